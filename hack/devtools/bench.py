@@ -1,0 +1,199 @@
+"""`hack/bench`: how fast the operator creates an etcd, and what it costs at rest, on the local cluster.
+
+`create` alternates the floor (tests/bench/golden.sh, the whole shape made by hand, kept unaltered) with an
+EtcdCluster of the same version, size, resources and StorageClass. Both clocks start right before
+`kubectl apply` and are stopped by watches of the same client; both leave nothing before the next one starts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from devtools import bench_rest, environment, kube
+from devtools.project import ROOT
+from localcluster.progress import Progress
+
+GOLDEN = ROOT / "tests" / "bench" / "golden.sh"
+VERSION = "3.7.3"
+NAMESPACE = "bench"
+#: Seconds for either side to stand, or to be gone.
+PATIENCE = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The medians, in seconds, and how many times the floor ours takes."""
+
+    floor_s: float
+    ours_s: float
+    ratio: float
+
+
+def summarize(floors: list[float], ours: list[float]) -> Summary:
+    """Medians of both sides, rounded to a hundredth of a second; the ratio is that of the exact medians."""
+    floor, own = statistics.median(floors), statistics.median(ours)
+    return Summary(floor_s=round(floor, 2), ours_s=round(own, 2), ratio=round(own / floor, 2))
+
+
+def golden(name: str) -> str:
+    """The hand-written manifest under that name; its keys are made here, before the clock starts."""
+    done = subprocess.run(
+        ["bash", str(GOLDEN), name, f"v{VERSION}"],
+        env={**os.environ, "NS": NAMESPACE},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def etcd_cluster(name: str) -> kube.Manifest:
+    """The EtcdCluster that asks for what the golden manifest holds; its volumes go with it."""
+    return {
+        "apiVersion": "externaletcd.io/v1alpha1",
+        "kind": "EtcdCluster",
+        "metadata": {"name": name},
+        "spec": {
+            "members": 3,
+            "version": VERSION,
+            "storage": {"size": "1Gi", "storageClassName": "local-path", "deletionPolicy": "Delete"},
+            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        },
+    }
+
+
+def make_namespace(cluster: kube.Cluster) -> None:
+    """The namespace both sides run in; it enforces the restricted Pod Security Standard, as production does."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+
+
+def time_floor(cluster: kube.Cluster, name: str) -> float:
+    """Seconds from `kubectl apply` of the golden manifest to three ready pods."""
+    manifest = golden(name)
+    started = time.monotonic()
+    cluster.apply(manifest, namespace=NAMESPACE)
+
+    def three_ready(pods: kube.Snapshot) -> bool:
+        return sum(map(kube.is_ready_pod, pods.values())) == 3
+
+    cluster.wait_for(three_ready, "pods", NAMESPACE, labels=f"app={name}", timeout=PATIENCE, what="three ready pods")
+    elapsed = time.monotonic() - started
+    cluster.kubectl("delete", "-n", NAMESPACE, "--wait=false", "-f", "-", stdin=manifest)
+    claims = [f"data-{name}-{ordinal}" for ordinal in range(3)]
+    for claim in claims:
+        cluster.delete("persistentvolumeclaims", NAMESPACE, claim)
+    return elapsed
+
+
+def time_ours(cluster: kube.Cluster, name: str) -> float:
+    """Seconds from `kubectl apply` of an EtcdCluster to all members healthy and its client Secret published."""
+    manifest = json.dumps(etcd_cluster(name))
+    started = time.monotonic()
+    cluster.apply(manifest, namespace=NAMESPACE)
+    cluster.wait_for_one(environment.is_available, "etcdclusters", NAMESPACE, name, timeout=PATIENCE, what="available")
+    cluster.wait_for_one(bool, "secrets", NAMESPACE, f"{name}-client", timeout=PATIENCE)
+    elapsed = time.monotonic() - started
+    cluster.delete("etcdclusters", NAMESPACE, name)
+    return elapsed
+
+
+def wait_until_clean(cluster: kube.Cluster) -> None:
+    """Wait until nothing of a round is left: objects, pods, claims and volumes, so that no round pays for another."""
+    for plural in ("etcdclusters", "statefulsets", "pods", "persistentvolumeclaims", "secrets", "services"):
+        cluster.wait_until_gone(plural, NAMESPACE, timeout=PATIENCE)
+
+    def no_volumes(volumes: kube.Snapshot) -> bool:
+        claims = (volume["spec"].get("claimRef", {}) for volume in volumes.values())
+        return all(claim.get("namespace") != NAMESPACE for claim in claims)
+
+    cluster.wait_for(no_volumes, "persistentvolumes", timeout=PATIENCE, what="the volumes gone")
+
+
+def create(options: argparse.Namespace) -> None:
+    """The rounds, each told as it ends, then the medians and their ratio."""
+    cluster = open_cluster(options)
+    sides: dict[str, Callable[[kube.Cluster, str], float]] = {"floor": time_floor, "ours": time_ours}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    make_namespace(cluster)
+    try:
+        wait_until_clean(cluster)
+        for number in range(1, options.rounds + 1):
+            # Who starts alternates too, so that neither side always finds the caches warmed by the other.
+            for side in sorted(sides, reverse=number % 2 == 0):
+                elapsed = sides[side](cluster, f"{side}-{number}")
+                times[side].append(elapsed)
+                print(f"round {number}  {side:5}  {elapsed:6.2f} s", flush=True)
+                wait_until_clean(cluster)
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    summary = summarize(times["floor"], times["ours"])
+    print(
+        f"median   floor {summary.floor_s:.2f} s   ours {summary.ours_s:.2f} s   ratio {summary.ratio:.2f}", flush=True
+    )
+    if options.json:
+        print(json.dumps(asdict(summary)), flush=True)
+
+
+def rest(options: argparse.Namespace) -> None:
+    """What the operator does and costs while nothing happens."""
+    cluster = open_cluster(options)
+    report = bench_rest.measure(cluster, clusters=options.clusters, seconds=options.seconds)
+    print(
+        f"{report.clusters} clusters at rest for {report.seconds:.0f} s: {report.writes} writes (the Lease's apart), "
+        f"{report.reads} reads, {report.cpu_percent:.2f}% of a core, {report.rss_mib:.0f} MiB",
+        flush=True,
+    )
+    if options.json:
+        print(json.dumps(asdict(report)), flush=True)
+
+
+def open_cluster(options: argparse.Namespace) -> kube.Cluster:
+    """The local cluster, brought up where it is not, with the operator of this checkout in it."""
+    progress = Progress()
+    local = environment.local_cluster(options.name, options.nodes, progress)
+    cluster = kube.Cluster(local.kubeconfig)
+    if not options.as_installed:
+        environment.install(cluster, environment.load_operator_image(local, progress))
+    environment.wait_for_operator(cluster)
+    return cluster
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--name", default="dev", help="the local cluster to use, brought up if need be (%(default)s)")
+    common.add_argument("--nodes", type=int, default=3, help="its nodes, where it is brought up (%(default)s)")
+    common.add_argument("--as-installed", action="store_true", help="measure the operator that runs there already")
+    common.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser = argparse.ArgumentParser(prog="hack/bench", description="Measure the operator on the local cluster.")
+    commands = parser.add_subparsers(required=True)
+    creating = commands.add_parser("create", parents=[common], help="how long an etcd takes, beside its floor")
+    creating.add_argument("--rounds", type=int, default=3, help="rounds of each side (%(default)s)")
+    creating.set_defaults(run=create)
+    resting = commands.add_parser("rest", parents=[common], help="what the operator costs while nothing happens")
+    resting.add_argument("--seconds", type=float, default=120.0, help="how long to look (%(default)g)")
+    resting.add_argument("--clusters", type=int, default=3, help="EtcdClusters at rest (%(default)s)")
+    resting.set_defaults(run=rest)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one bench; 0 when it could be measured, whatever the figures."""
+    options = parse(argv)
+    try:
+        options.run(options)
+    except (AssertionError, kube.KubectlError) as error:
+        print(f"hack/bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

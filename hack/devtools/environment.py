@@ -1,0 +1,92 @@
+"""Where the tests, the demo and the bench run: a local cluster with the operator installed as a user would.
+
+The operator gets exactly what deploy/ gives it; only the image's name is replaced. Waiting is done on watches.
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+from localcluster.cluster import Cluster as LocalCluster
+
+from devtools import kube, manifests
+from devtools.project import DEPLOY, OPERATOR, ROOT
+from localcluster import artifacts
+from localcluster.progress import Progress
+
+#: Seconds that an operator may take from `kubectl apply` to all replicas ready.
+INSTALL_TIMEOUT = 120.0
+
+
+def local_cluster(name: str, nodes: int, progress: Progress) -> LocalCluster:
+    """The local cluster of that name, up and healthy, with kubectl on this process's PATH."""
+    folder = artifacts.ensure_kubectl(progress).parent
+    if str(folder) not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return LocalCluster.up(name, nodes, progress)
+
+
+def load_operator_image(local: LocalCluster, progress: Progress) -> str:
+    """Build the operator's image from the checkout and bring it to all nodes; returns its name."""
+    image, archive = artifacts.ensure_operator_image(progress)
+    local.load(archive)
+    return image
+
+
+def install(cluster: kube.Cluster, image: str, *, flavour: str = "install.yaml", namespace: str = OPERATOR) -> None:
+    """Apply an install manifest with that image, into that namespace, and wait until every replica is ready."""
+    wanted = list(manifests.documents((DEPLOY / flavour).read_text()))
+    text = yaml.safe_dump_all(manifests.with_operator_image(wanted, image))
+    cluster.apply(text.replace(f"namespace: {OPERATOR}\n", f"namespace: {namespace}\n"))
+    wait_for_operator(cluster, namespace=namespace)
+
+
+def wait_for_operator(cluster: kube.Cluster, *, namespace: str = OPERATOR, timeout: float = INSTALL_TIMEOUT) -> None:
+    """Wait until the newest version of the operator runs with every replica ready and nothing older beside it."""
+    cluster.wait_for_one(
+        rolled_out, "deployments", namespace, OPERATOR, timeout=timeout, what="the operator rolled out"
+    )
+
+
+def rolled_out(deployment: kube.Manifest) -> bool:
+    """What `kubectl rollout status` waits for."""
+    status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    return seen and all(count == wanted for count in counts)
+
+
+def leader_pod(cluster: kube.Cluster, *, namespace: str = OPERATOR) -> str:
+    """The operator's pod that leads now, as its Lease says; empty where none does."""
+    lease = cluster.get("leases", namespace, OPERATOR)
+    holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
+    pods = (
+        pod["metadata"]["name"] for pod in cluster.list("pods", namespace, labels=f"app.kubernetes.io/name={OPERATOR}")
+    )
+    return next((pod for pod in pods if holder.startswith(pod)), "")
+
+
+def operator_metrics(cluster: kube.Cluster, pod: str, *, namespace: str = OPERATOR) -> str:
+    """What an operator pod's /metrics says, through the API server, so that it works on any cluster."""
+    path = f"{kube.path_of('pods', namespace)}/{pod}:8080/proxy/metrics"
+    response = cluster.request("GET", path)
+    response.raise_for_status()
+    return response.text
+
+
+def is_available(etcd: kube.Manifest) -> bool:
+    """Whether an EtcdCluster has every member healthy and says so about its newest spec."""
+    status, wanted = etcd.get("status", {}), etcd["spec"]["members"]
+    healthy = sum(1 for member in status.get("members", []) if member.get("healthy"))
+    return kube.is_true(etcd, "Available") and status.get("readyMembers") == wanted == healthy
+
+
+def etcdctl_pod(etcd: str) -> str:
+    """The manifest of docs/etcdctl.yaml for an EtcdCluster of that name."""
+    text = (ROOT / "docs" / "etcdctl.yaml").read_text()
+    return text.replace("sample-client", f"{etcd}-client").replace("name: etcdctl\nspec", f"name: {etcd}-etcdctl\nspec")
+
+
+def relative(path: Path) -> str:
+    """A path as one would type it in the checkout."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

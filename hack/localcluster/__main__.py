@@ -1,0 +1,5 @@
+"""`python -m localcluster`: what `hack/cluster` runs."""
+
+from localcluster.cli import main
+
+main()

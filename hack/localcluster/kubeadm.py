@@ -1,0 +1,194 @@
+"""kubeadm on the nodes: what it is told, and running it.
+
+Real kubeadm makes a real cluster; where its defaults aim at machines that run for years, these aim at a cluster that
+is up in seconds and notices a dead node soon. Why each differs is said beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localcluster.addresses import DNS_SERVICE, SERVICES, cluster_pods
+from localcluster.cgroups import TOP
+from localcluster.diagnose import culprit
+from localcluster.errors import ClusterError
+from localcluster.node import Node, command
+from localcluster.node_init import NODE
+from localcluster.shell import run
+
+#: Seconds for kubeadm to finish.
+TIMEOUT = 240.0
+#: Only kubeadm and the shims that start the kubelet: with a systemctl in reach it would insist on systemd.
+KUBEADM_PATH = f"{NODE}/programs:{NODE}/shims"
+
+
+def image_version(images: list[str], name: str) -> str:
+    """The tag of the image whose repository ends in `name`. Raises ClusterError where none of `images` does."""
+    for image in images:
+        repository, _, tag = image.rpartition(":")
+        if repository.endswith(f"/{name}"):
+            return tag
+    raise ClusterError(f"no image {name} among those that nodes get: {', '.join(images)}")
+
+
+def init_config(node: Node, images: list[str]) -> str:
+    """What `kubeadm init` is told."""
+    local_etcd = {
+        "imageTag": image_version(images, "etcd"),
+        # Nothing in this cluster needs to outlive a power cut of the machine; bootstrapping is twice as fast.
+        "extraArgs": _arguments({"unsafe-no-fsync": "true"}),
+    }
+    # A single control plane has nobody to elect, and after a restart nobody's lease to wait for.
+    alone = {"leader-elect": "false"}
+    cluster = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "clusterName": node.cluster.name,
+        "kubernetesVersion": image_version(images, "kube-apiserver"),
+        "encryptionAlgorithm": "ECDSA-P256",  # made in no time; RSA keys take seconds
+        "networking": {"podSubnet": cluster_pods(node.cluster.number), "serviceSubnet": SERVICES},
+        "etcd": {"local": local_etcd},
+        "apiServer": {"certSANs": [node.address, "localhost", "127.0.0.1"]},
+        "controllerManager": {
+            "extraArgs": _arguments(
+                {
+                    **alone,
+                    "node-monitor-grace-period": "16s",  # 50 s by default: a stopped node is noticed soon
+                    "node-monitor-period": "2s",
+                    "allocate-node-cidrs": "false",  # ours follow from the node's number
+                    "flex-volume-plugin-dir": "/var/lib/kubelet/volumeplugins",
+                }
+            )
+        },
+        "scheduler": {"extraArgs": _arguments(alone)},
+    }
+    init = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "InitConfiguration",
+        "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
+        "nodeRegistration": _registration(node),
+        "patches": {"directory": "/etc/kubernetes/patches"},
+        "skipPhases": ["preflight", "addon/coredns"],
+    }
+    proxy = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "conntrack": {"maxPerCore": 0},  # that limit belongs to the whole machine
+    }
+    return yaml.safe_dump_all([init, cluster, _kubelet_config(), proxy])
+
+
+def join_config(node: Node, *, endpoint: str, token: str, ca_hash: str) -> str:
+    """What `kubeadm join` is told."""
+    discovery = {"apiServerEndpoint": endpoint, "token": token, "caCertHashes": [ca_hash]}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "JoinConfiguration",
+            "discovery": {"bootstrapToken": discovery},
+            "nodeRegistration": _registration(node),
+            "patches": {"directory": "/etc/kubernetes/patches"},
+            "skipPhases": ["preflight"],
+        }
+    )
+
+
+def init(node: Node, images: list[str]) -> None:
+    """Make the node a control plane that also runs pods."""
+    _prepare(node, init_config(node, images))
+    _kubeadm(node, "init")
+    node.set_member()
+
+
+def join_command(control_plane: Node) -> dict[str, str]:
+    """Endpoint, token and CA hash with which another node joins, as keyword arguments of `join_config`."""
+    argv = ["env", f"PATH={KUBEADM_PATH}", "kubeadm", "token", "create", "--print-join-command"]
+    words = run(command(control_plane, argv), timeout=30).stdout.split()
+    after = dict(zip(words, words[1:], strict=False))
+    return {
+        "endpoint": after["join"],
+        "token": after["--token"],
+        "ca_hash": after["--discovery-token-ca-cert-hash"],
+    }
+
+
+def join(node: Node, how: Mapping[str, str]) -> None:
+    """Make the node a worker."""
+    _prepare(node, join_config(node, endpoint=how["endpoint"], token=how["token"], ca_hash=how["ca_hash"]))
+    _kubeadm(node, "join")
+    node.set_member()
+
+
+def write_kubeconfig(control_plane: Node, target: Path) -> None:
+    """The administrator's kubeconfig, named after the cluster, readable for its owner only."""
+    config = yaml.safe_load((control_plane.kubernetes / "admin.conf").read_text())
+    name = control_plane.cluster.name
+    (cluster,), (user,), (context,) = config["clusters"], config["users"], config["contexts"]
+    cluster["name"] = context["name"] = config["current-context"] = name
+    user["name"] = f"{name}-admin"
+    context["context"] = {"cluster": name, "user": f"{name}-admin"}
+    new = target.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_text(yaml.safe_dump(config))
+    new.replace(target)
+
+
+def _kubelet_config() -> dict[str, Any]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "clusterDNS": [DNS_SERVICE],
+        "resolvConf": "/etc/resolv.conf",
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+        "syncFrequency": "10s",  # 60 s by default: how soon changed Secrets and ConfigMaps reach running pods
+        "fileCheckFrequency": "1s",
+        "nodeStatusUpdateFrequency": "4s",
+        "nodeLeaseDurationSeconds": 16,
+        # The disk is the machine's, and shared: a full one is not this node's fault, and images are never cleaned up.
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "1%",
+            "imagefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+        },
+        "imageGCHighThresholdPercent": 100,
+    }
+
+
+def _registration(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "criSocket": "unix:///run/containerd/containerd.sock",
+        "imagePullPolicy": "Never",
+        "taints": [],
+        "kubeletExtraArgs": _arguments({"node-ip": node.address}),
+    }
+
+
+def _arguments(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _prepare(node: Node, config: str) -> None:
+    patches = node.kubernetes / "patches"
+    patches.mkdir(parents=True, exist_ok=True)
+    (node.kubernetes / "kubeadm.yaml").write_text(config)
+    (patches / "kubeletconfiguration.json").write_text(json.dumps({"cgroupRoot": f"/{TOP}/{node.name}"}))
+
+
+def _kubeadm(node: Node, verb: str) -> None:
+    argv = ["env", f"PATH={KUBEADM_PATH}", "kubeadm", verb, "--config", "/etc/kubernetes/kubeadm.yaml"]
+    log = node.logs / "kubeadm.log"
+    try:
+        run(command(node, argv), timeout=TIMEOUT, log=log)
+    except ClusterError as error:
+        raise ClusterError(f"kubeadm {verb} failed on {node.name}: {error}", log=culprit(node) or log) from None

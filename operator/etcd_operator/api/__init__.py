@@ -1,0 +1,55 @@
+"""The kinds of externaletcd.io as models, the one source of the CRDs.
+
+Pure: no I/O, and no import of any other package of the operator.
+"""
+
+from etcd_operator.api.base import API_VERSION, GROUP, VERSION, Condition, LocalObjectReference, ObjectMeta, Time
+from etcd_operator.api.etcdcluster import (
+    DEFAULT_VERSION,
+    LONGEST_NAME,
+    SUPPORTED_MINORS,
+    EtcdCluster,
+    EtcdClusterSpec,
+    ImageSpec,
+    PodTemplate,
+    PodTemplateMetadata,
+    ResourceRequirements,
+    StorageSpec,
+)
+from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
+from etcd_operator.api.etcdcluster_status import Bootstrap, Endpoints, EtcdClusterStatus, MemberStatus
+from etcd_operator.api.etcdcluster_tls import ClientTLS, PeerTLS, TLSSpec
+from etcd_operator.api.owned_options import OWNED_OPTIONS
+from etcd_operator.api.units import Duration, Quantity
+
+__all__ = [
+    "API_VERSION",
+    "DEFAULT_VERSION",
+    "GROUP",
+    "LONGEST_NAME",
+    "OWNED_OPTIONS",
+    "SUPPORTED_MINORS",
+    "VERSION",
+    "AutoCompaction",
+    "Bootstrap",
+    "ClientTLS",
+    "Condition",
+    "Duration",
+    "Endpoints",
+    "EtcdCluster",
+    "EtcdClusterSpec",
+    "EtcdClusterStatus",
+    "EtcdOptions",
+    "ImageSpec",
+    "LocalObjectReference",
+    "MemberStatus",
+    "ObjectMeta",
+    "PeerTLS",
+    "PodTemplate",
+    "PodTemplateMetadata",
+    "Quantity",
+    "ResourceRequirements",
+    "StorageSpec",
+    "TLSSpec",
+    "Time",
+]

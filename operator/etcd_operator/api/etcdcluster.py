@@ -1,0 +1,257 @@
+"""The kind EtcdCluster: what a user says about an etcd.
+
+Pure. The CRD is generated from these models, so that the docstrings here are what `kubectl explain` shows
+and the rules here are what the API server enforces. Only fields that some code applies stand here.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict
+
+from etcd_operator.api.base import (
+    API_VERSION,
+    BY_NAME,
+    ApiModel,
+    Column,
+    KindInfo,
+    LocalObjectReference,
+    ObjectMeta,
+    Rule,
+)
+from etcd_operator.api.etcdcluster_options import EtcdOptions
+from etcd_operator.api.etcdcluster_status import EtcdClusterStatus
+from etcd_operator.api.etcdcluster_tls import TLSSpec
+from etcd_operator.api.rules import at_least, is_quantity, when_quantities
+from etcd_operator.api.units import QUANTITY_SCHEMA, Quantity
+
+#: The newest etcd that this release was tested with.
+DEFAULT_VERSION = "3.7.3"
+#: The minor versions that the operator knows the configuration and the pitfalls of.
+SUPPORTED_MINORS = ("3.5", "3.6", "3.7")
+
+#: A StatefulSet labels its pods with "<name>-<hash of up to 10>", and a label holds 63 characters; the rest is
+#: left to names that later objects derive. More can be allowed later, fewer cannot.
+LONGEST_NAME = 48
+
+
+class ImageSpec(ApiModel):
+    """Where the etcd image comes from. Its tag is `v` and spec.version."""
+
+    repository: Annotated[
+        str,
+        Field(min_length=1, max_length=512),
+        Rule(
+            "!self.matches('@|:[^/]*$')",
+            "must be a repository without tag or digest: the tag is v and spec.version, so set spec.version instead",
+        ),
+    ] = "gcr.io/etcd-development/etcd"
+    """The image without its tag. A mirror must keep the tags of the original, such as v3.7.3."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the kubelet pulls the image."""
+    pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16, json_schema_extra=BY_NAME)] = ()
+    """Secrets of type kubernetes.io/dockerconfigjson in the same namespace, for a private registry."""
+
+
+class StorageSpec(ApiModel):
+    """The volume of each member."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName)"
+            " || self.storageClassName == oldSelf.storageClassName)",
+            "storageClassName is immutable: Kubernetes cannot move a volume to another class;"
+            " create a new EtcdCluster with that class instead",
+        ),
+    )
+
+    size: Annotated[
+        Quantity,
+        Rule(
+            at_least("128Mi"),
+            "must be a quantity of at least 128Mi, such as 8Gi: etcd sets aside two log files of 64 MB at the start",
+        ),
+        when_quantities(
+            "self",
+            "oldSelf",
+            rule="quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+            message="cannot shrink: Kubernetes only ever grows a volume; create a smaller EtcdCluster instead",
+        ),
+    ] = Quantity("8Gi")
+    """Size of each member's volume. It may grow, where the StorageClass allows it, and never shrink.
+
+    Leave room for more than options.quotaBackendBytes: snapshots and the write-ahead log share the volume,
+    and a defragmentation needs the database's size a second time.
+    """
+    storage_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """StorageClass of the volumes; absent, the default class of the Kubernetes cluster. Immutable.
+
+    etcd waits for every write to reach the disk: local SSDs serve it best, network file systems not at all.
+    """
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What happens to the volumes when the EtcdCluster is deleted and to those of members that are scaled away.
+
+    With Retain they stay, and an EtcdCluster of the same name adopts them with their data. With Delete they go.
+    """
+
+
+_QUANTITIES = {
+    "type": "object",
+    "maxProperties": 16,
+    "additionalProperties": {
+        **QUANTITY_SCHEMA,
+        "x-kubernetes-validations": [
+            {"rule": is_quantity("self"), "message": "must be a quantity such as 500m or 256Mi"},
+        ],
+    },
+}
+
+
+@with_config(use_attribute_docstrings=True)
+class ResourceRequirements(TypedDict, total=False):
+    """What the etcd container asks for and may use at most, as in any pod.
+
+    Both are plain dictionaries, so that they go into a container unchanged.
+    """
+
+    requests: Annotated[dict[str, int | str], WithJsonSchema(_QUANTITIES)]
+    """What the scheduler sets aside. Where only limits are given, Kubernetes takes those."""
+    limits: Annotated[dict[str, int | str], WithJsonSchema(_QUANTITIES)]
+    """What the container may use at most. A CPU limit throttles etcd and can cost it the leadership: better none.
+    Memory: at least three times the size of the database.
+    """
+
+
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+@with_config(use_attribute_docstrings=True)
+class PodTemplateMetadata(TypedDict, total=False):
+    """Labels and annotations for the pods, in plain dictionaries."""
+
+    labels: Annotated[dict[str, str], WithJsonSchema(_TEXTS)]
+    """Labels beyond the operator's own, which win."""
+    annotations: Annotated[dict[str, str], WithJsonSchema(_TEXTS)]
+    """Annotations beyond the operator's own, which win."""
+
+
+class PodTemplate(ApiModel):
+    """What the members' pods should have beyond what the operator gives them."""
+
+    metadata: PodTemplateMetadata = Field(default_factory=PodTemplateMetadata)
+    """Labels and annotations of the pods."""
+    spec: dict[str, Any] = Field(default_factory=dict)
+    """A pod spec, laid over the operator's own: single values replace, containers and volumes are matched by name.
+
+        spec:
+          nodeSelector: {disk: nvme}
+          tolerations: [{key: dedicated, value: etcd, effect: NoSchedule}]
+          priorityClassName: system-cluster-critical
+          containers:
+          - name: log-shipper
+            image: registry.example.com/shipper:1.4
+
+    The container named etcd is the operator's: its image, resources and settings have fields of their own.
+    Topology spread constraints given here take the place of the default, which spreads the members over
+    nodes and zones where it can.
+    """
+
+
+_MEMBERS_RULES = (
+    Rule(
+        "self < 1 || self > 7 || self % 2 == 1",
+        "must be 1, 3, 5 or 7: an even number of members tolerates no more failures than one fewer, and splits evenly",
+    ),
+    Rule(
+        "self >= 1 && self <= 7",
+        "must be 1, 3, 5 or 7: with more than 7 members every write waits for more disks than safety asks for",
+    ),
+)
+_VERSION_RULE = Rule(
+    "self.matches('^3[.][567][.](0|[1-9][0-9]{0,2})$')",
+    f"must be a full version of etcd {', '.join(SUPPORTED_MINORS[:-1])} or {SUPPORTED_MINORS[-1]} without a leading v,"
+    f" such as {DEFAULT_VERSION}: the operator has not learned the settings and pitfalls of others",
+)
+
+
+class EtcdClusterSpec(ApiModel):
+    """The etcd that is wanted. Every field has a default that suits production."""
+
+    members: Annotated[int, *_MEMBERS_RULES] = 3
+    """How many members: 1, 3, 5 or 7. With 3 one may fail, with 5 two, with 7 three; 1 is for experiments.
+
+    An even number is refused: it tolerates no more failures than one fewer. Also: kubectl scale.
+    """
+    version: Annotated[str, Field(min_length=1, max_length=32), _VERSION_RULE] = DEFAULT_VERSION
+    """The etcd version, without a leading v: any patch of 3.5, 3.6 or 3.7; the newest of each is the best tested."""
+    image: ImageSpec = Field(default_factory=ImageSpec)
+    """Where the etcd image comes from."""
+    storage: StorageSpec = Field(default_factory=StorageSpec)
+    """The volume of each member."""
+    resources: ResourceRequirements = ResourceRequirements(requests={"cpu": "100m", "memory": "256Mi"})
+    """CPU and memory of the etcd container of each member."""
+    options: EtcdOptions = Field(default_factory=EtcdOptions)
+    """etcd's own settings."""
+    tls: TLSSpec = Field(default_factory=TLSSpec)
+    """Encryption and authentication, on unless switched off."""
+    pod_template: PodTemplate = Field(default_factory=PodTemplate)
+    """What the members' pods should have beyond what the operator gives them: labels, a node selector,
+    tolerations, more containers.
+    """
+    paused: bool = False
+    """While true the operator observes and reports and changes nothing, for as long as a person works by hand."""
+
+
+class EtcdCluster(ApiModel):
+    """An etcd that the operator founds, secures with TLS and keeps healthy.
+
+    The smallest useful one says only how many members:
+
+        apiVersion: externaletcd.io/v1alpha1
+        kind: EtcdCluster
+        metadata: {name: tenant-a}
+        spec: {members: 3}
+
+    Clients reach it at the Service of the same name, with the certificates of the Secret <name>-client.
+    """
+
+    info: ClassVar[KindInfo] = KindInfo(
+        kind="EtcdCluster",
+        plural="etcdclusters",
+        short_names=("etcd",),
+        columns=(
+            Column(name="Members", type="integer", path=".spec.members", description="Members wanted"),
+            Column(
+                name="Ready",
+                type="integer",
+                path=".status.readyMembers",
+                description="Members that answer and take part",
+            ),
+            Column(
+                name="Tolerates",
+                type="integer",
+                path=".status.toleratedFailures",
+                description="Members that may still fail now",
+            ),
+            Column(name="Leader", type="string", path=".status.leader", description="The leader"),
+            Column(name="Version", type="string", path=".status.version", description="The etcd version that runs"),
+            Column(name="Status", type="string", path=".status.summary", description="The state in a few words"),
+            Column(name="Age", type="date", path=".metadata.creationTimestamp", description="Time since creation"),
+        ),
+        scale=(".spec.members", ".status.readyMembers", ".status.selector"),
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"size(self.metadata.name) <= {LONGEST_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            f"metadata.name must be lower case letters, digits and hyphens, begin with a letter and have at most"
+            f" {LONGEST_NAME} characters: Services, pods and their labels are named after it",
+        ),
+    )
+
+    api_version: Literal["externaletcd.io/v1alpha1"] = API_VERSION
+    kind: Literal["EtcdCluster"] = "EtcdCluster"
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: EtcdClusterSpec = Field(default_factory=EtcdClusterSpec)
+    """The etcd that is wanted."""
+    status: EtcdClusterStatus = Field(default_factory=EtcdClusterStatus)
+    """The etcd that was last observed."""

@@ -1,0 +1,91 @@
+"""Encryption and authentication in an EtcdCluster.
+
+Pure. See `etcdcluster` for the kind that this is a part of.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from etcd_operator.api.base import SET, ApiModel, Rule
+from etcd_operator.api.rules import immutable, is_duration, when_durations
+from etcd_operator.api.units import Duration
+
+#: A DNS name, for RE2; the first label may be a wildcard.
+_DNS_NAME = "^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+
+class PeerTLS(ApiModel):
+    """TLS between members."""
+
+    mode: Annotated[
+        Literal["Managed", "Off"],
+        immutable("members with TLS and members without cannot talk to each other; create a new EtcdCluster instead"),
+    ] = "Managed"
+    """Managed: the operator issues and renews the certificates, from an authority of this EtcdCluster alone.
+    Off: no encryption and no authentication between members; for experiments only. Immutable.
+    """
+
+
+class ClientTLS(ApiModel):
+    """TLS between clients and members."""
+
+    mode: Annotated[
+        Literal["Managed", "Off"],
+        immutable(
+            "clients with and without TLS cannot be told apart, so that a change would cut one of them off;"
+            " create a new EtcdCluster instead"
+        ),
+    ] = "Managed"
+    """Managed: the operator issues and renews the certificates; clients use those of the Secret <name>-client.
+    Off: everybody who reaches the Service may read and write everything; for experiments only. Immutable.
+    """
+    extra_sans: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(min_length=1, max_length=253),
+                Rule(
+                    f"isIP(self) || self.matches('{_DNS_NAME}')",
+                    "must be an IP address or a DNS name in lower case, such as etcd.example.com or *.example.com",
+                ),
+            ],
+            ...,
+        ],
+        Field(alias="extraSANs", max_length=32, json_schema_extra=SET),
+    ] = ()
+    """More DNS names and IP addresses for the server certificates, for clients that come by another way
+    than the Service, such as a load balancer.
+    """
+
+
+class TLSSpec(ApiModel):
+    """Encryption and authentication, on unless switched off."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        when_durations(
+            "self.certificateDuration",
+            "self.renewBefore",
+            rule="duration(self.renewBefore) < duration(self.certificateDuration)",
+            message="renewBefore must be shorter than certificateDuration: certificates would be renewed without end",
+        ),
+    )
+
+    peer: PeerTLS = Field(default_factory=PeerTLS)
+    client: ClientTLS = Field(default_factory=ClientTLS)
+    certificate_duration: Annotated[
+        Duration,
+        Rule(
+            f"{is_duration('self')} && duration(self) >= duration('10m')",
+            "must be a duration of at least 10m, such as 2160h: a renewed certificate takes minutes to reach the pods",
+        ),
+    ] = Duration("2160h")
+    """How long server, peer and client certificates are valid."""
+    renew_before: Annotated[
+        Duration,
+        Rule(
+            f"{is_duration('self')} && duration(self) >= duration('5m')",
+            "must be a duration of at least 5m, such as 720h: a renewed certificate takes minutes to reach the pods",
+        ),
+    ] = Duration("720h")
+    """How long before its end a certificate is renewed. etcd takes a renewed one up without a restart."""

@@ -1,0 +1,142 @@
+"""Carrying steps out: the only module of the kind that changes anything.
+
+Every step is one request that names what was judged, so that it is safe to die before and after it, and to
+repeat it. No judgement here: what to do and why was decided in `plan`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal, assert_never
+
+from etcd_operator.api import EtcdCluster
+from etcd_operator.cluster.steps import (
+    Annotate,
+    Apply,
+    Delete,
+    IssueAuthority,
+    IssueLeaf,
+    RecordBootstrap,
+    SetOwner,
+    Step,
+)
+from etcd_operator.kube import Kube
+from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
+from etcd_operator.pki import Authority, issue, new_authority
+from etcd_operator.resources.names import CLUSTER_LABEL, GROUP, Manifest
+from etcd_operator.resources.secrets import authority_name, content, secret
+
+RESOURCES: dict[str, Resource] = {resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS)}
+
+
+Propagation = Literal["Foreground", "Background"]
+
+
+class NameTakenError(Exception):
+    """An object of a name that the cluster needs exists and is somebody else's."""
+
+
+async def act(kube: Kube, cluster: EtcdCluster, raw: Manifest, steps: Sequence[Step]) -> None:
+    """Carry the steps out, side by side; raises the first error after all have ended."""
+    outcomes = await asyncio.gather(*(_step(kube, cluster, raw, step) for step in steps), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step) -> None:
+    namespace = cluster.metadata.namespace
+    match step:
+        case Apply():
+            await _apply(kube, step.manifest, absent=step.absent)
+        case IssueAuthority():
+            await _issue_authority(kube, step)
+        case IssueLeaf():
+            await _issue_leaf(kube, step)
+        case RecordBootstrap():
+            await _record(kube, raw, step)
+        case Annotate():
+            await _annotate(kube, namespace, step)
+        case SetOwner():
+            await _set_owner(kube, namespace, step)
+        case Delete():
+            how: Propagation = "Foreground" if step.foreground else "Background"
+            await kube.delete(RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=how)
+        case _:
+            assert_never(step)
+
+
+async def _apply(kube: Kube, manifest: Manifest, *, absent: bool) -> None:
+    """Apply; where none of our objects of that name was seen, make sure that none of a stranger's is overwritten."""
+    if absent:
+        await _refuse_strangers(kube, manifest)
+    await kube.apply(manifest)
+
+
+async def _refuse_strangers(kube: Kube, manifest: Manifest) -> None:
+    metadata = manifest["metadata"]
+    existing = await kube.get(resource_of(manifest), metadata["namespace"], metadata["name"])
+    if existing is None:
+        return
+    found = existing["metadata"]
+    ours = {owner["uid"] for owner in metadata.get("ownerReferences") or []}
+    owners = {owner["uid"] for owner in found.get("ownerReferences") or []}
+    if (found.get("labels") or {}).get(CLUSTER_LABEL) == metadata["labels"][CLUSTER_LABEL] or owners & ours:
+        return
+    raise NameTakenError(
+        f"{manifest['kind']} {metadata['name']} exists and does not belong to this EtcdCluster: "
+        f"delete or rename it, or give the EtcdCluster another name"
+    )
+
+
+async def _issue_authority(kube: Kube, step: IssueAuthority) -> None:
+    name, now = authority_name(step.blueprint, step.side), datetime.now(UTC)
+    made = new_authority(f"{step.blueprint.names.name} {step.side} authority", now)
+    data = {"tls.crt": made.cert_pem, "tls.key": made.key_pem}
+    manifest = secret(step.blueprint, name, data, issued_at=now.isoformat(timespec="seconds"))
+    await _apply(kube, manifest, absent=True)
+
+
+async def _issue_leaf(kube: Kube, step: IssueLeaf) -> None:
+    request, signer, now = step.request, content(step.authority), datetime.now(UTC)
+    leaf = issue(
+        Authority(cert_pem=signer["tls.crt"], key_pem=signer["tls.key"]),
+        common_name=request.common_name,
+        now=now,
+        lifetime=timedelta(seconds=step.blueprint.spec.tls.certificate_duration.total_seconds()),
+        dns_names=request.dns_names,
+        ip_addresses=request.ip_addresses,
+        server=request.server,
+        client=True,
+    )
+    data = {"ca.crt": signer["tls.crt"], "tls.crt": leaf.cert_pem, "tls.key": leaf.key_pem, **step.extra}
+    manifest = secret(step.blueprint, request.secret, data, issued_at=now.isoformat(timespec="seconds"))
+    await _apply(kube, manifest, absent=True)
+
+
+async def _record(kube: Kube, raw: Manifest, step: RecordBootstrap) -> None:
+    """Add the proof to the status that stands; the rest of it is rewritten from the next observation."""
+    proof = {"clusterID": step.cluster_id, "incarnation": step.incarnation, "recordedAt": step.recorded_at}
+    await kube.apply_status(status_manifest(raw, {**(raw.get("status") or {}), "bootstrap": proof}))
+
+
+def status_manifest(raw: Manifest, status: Manifest) -> Manifest:
+    """The manifest that makes `status` the status of this very object, and of no later one of its name."""
+    metadata = raw["metadata"]
+    return {
+        "apiVersion": f"{GROUP}/v1alpha1",
+        "kind": "EtcdCluster",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+        "status": status,
+    }
+
+
+async def _annotate(kube: Kube, namespace: str, step: Annotate) -> None:
+    metadata = {"uid": step.uid, "annotations": dict(step.annotations), "labels": dict(step.labels)}
+    await kube.patch(RESOURCES[step.kind], namespace, step.name, {"metadata": metadata}, kind="merge")
+
+
+async def _set_owner(kube: Kube, namespace: str, step: SetOwner) -> None:
+    owners = [dict(owner) for owner in step.owners]
+    metadata = {"uid": step.uid, "resourceVersion": step.resource_version, "ownerReferences": owners}
+    await kube.patch(PVCS, namespace, step.claim, {"metadata": metadata}, kind="merge")

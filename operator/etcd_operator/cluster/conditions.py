@@ -1,0 +1,207 @@
+"""The conditions of an EtcdCluster: from one observation to one sentence each, told as a person would tell it.
+
+Pure. Messages say what happens now and what the user can do. No clock, size or revision stands in a message, so
+that it changes only when something happened.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from etcd_operator.cluster.certificates import lost_authorities
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.members import Quorum, SeenMember
+from etcd_operator.cluster.steps import Plan
+from etcd_operator.cluster.trouble import Trouble, refused_pods
+
+Status = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """A condition without its times."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a round came to: the plan, and the error that kept it from being carried out or the rest from being seen."""
+
+    plan: Plan
+    error: Trouble | None = None
+
+
+def available(judged: Judged) -> Told:
+    """Whether clients can write now."""
+    members = judged.membership
+    if not judged.blueprint.bootstrapped:
+        message = (
+            f"{members.answering} of {len(members.members)} members answer; clients get access when all have joined"
+        )
+        return _told("Available", "False", "Bootstrapping", message)
+    match members.quorum:
+        case Quorum.HEALTHY:
+            leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
+            message = f"{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
+            return _told("Available", "True", "QuorumHealthy", message)
+        case Quorum.UNKNOWN:
+            silent = "; ".join(f"{member.name}: {member.why}" for member in members.ailing)
+            reason = "NoAnswer" if members.answering == 0 else "QuorumUnknown"
+            return _told("Available", "Unknown", reason, f"not known whether clients can write: {silent}")
+        case Quorum.LOST:
+            return _told("Available", "False", "QuorumLost", _lost(members.ailing, members.needed, members.voter_count))
+
+
+def _lost(ailing: tuple[SeenMember, ...], needed: int, voters: int) -> str:
+    told = "; ".join(f"{member.name}: {member.why}" for member in ailing)
+    return f"{needed} of {voters} voters are needed, so writes wait until enough of these are back: {told}"
+
+
+def progressing(judged: Judged, outcome: Outcome) -> Told:
+    """What is under way, or what keeps the cluster from what the user asked for."""
+    for judge in (_paused, _disputed, _invalid, _failed, _blocked, _working, _pending):
+        if told := judge(judged, outcome):
+            return told
+    return _told("Progressing", "False", "AsSpecified", "the cluster is as its spec asks")
+
+
+def _paused(judged: Judged, outcome: Outcome) -> Told | None:
+    if not judged.seen.cluster.spec.paused:
+        return None
+    return _told("Progressing", "False", "Paused", "spec.paused is true: the operator reports and changes nothing")
+
+
+def _disputed(judged: Judged, outcome: Outcome) -> Told | None:
+    if not judged.proof.disputes:
+        return None
+    return _told("Progressing", "False", "RecordsDisagree", "; ".join(judged.proof.disputes))
+
+
+def _invalid(judged: Judged, outcome: Outcome) -> Told | None:
+    if not judged.problems:
+        return None
+    goes_on = (
+        "" if outcome.plan.rule == "refuse_to_found_on_bad_input" else "; the members keep their settings until then"
+    )
+    return _told("Progressing", "False", "InvalidSpec", "; ".join(judged.problems) + goes_on)
+
+
+def _failed(judged: Judged, outcome: Outcome) -> Told | None:
+    if outcome.error is None:
+        return None
+    return _told("Progressing", "False", outcome.error.reason, outcome.error.message)
+
+
+def _blocked(judged: Judged, outcome: Outcome) -> Told | None:
+    """Kubernetes or etcd refuses something, and waiting alone will not help."""
+    trouble = first_trouble(judged)
+    return _told("Progressing", "False", trouble.reason, trouble.message) if trouble else None
+
+
+def _working(judged: Judged, outcome: Outcome) -> Told | None:
+    plan = outcome.plan
+    if not plan.steps and not plan.waiting:
+        return None
+    reason = "Reconciling" if judged.blueprint.bootstrapped else "Bootstrapping"
+    message = "; ".join(dict.fromkeys(step.reason for step in plan.steps)) if plan.steps else plan.waiting
+    return _told("Progressing", "True", reason, message)
+
+
+def _pending(judged: Judged, outcome: Outcome) -> Told | None:
+    if not judged.pending:
+        return None
+    message = (
+        f"{_changes(judged)}; the members keep running as before, and setting the fields back withdraws the change"
+    )
+    return _told("Progressing", "False", "ChangePending", message)
+
+
+def _changes(judged: Judged) -> str:
+    changes = pending_changes(judged)
+    return "; ".join(changes)
+
+
+def pending_changes(judged: Judged) -> tuple[str, ...]:
+    """Each edit that waits, with what it waits for."""
+    scale = [path for path in judged.pending if path == "spec.members"]
+    restart = [path for path in judged.pending if path != "spec.members"]
+    told = []
+    if scale:
+        told.append(
+            f"spec.members is {judged.seen.cluster.spec.members} and {judged.blueprint.spec.members} run: "
+            "this release does not change the number of members yet"
+        )
+    if restart:
+        told.append(f"{', '.join(restart)}: this release does not restart members in order yet")
+    return tuple(told)
+
+
+def degraded(judged: Judged) -> Told:
+    """Whether something needs attention although, or because, clients may be served."""
+    if not judged.blueprint.bootstrapped:
+        trouble = first_trouble(judged)
+        if trouble:
+            return _told("Degraded", "True", trouble.reason, trouble.message)
+        return _told("Degraded", "False", "Bootstrapping", "the cluster is being made")
+    if lost := lost_authorities(judged.seen, judged.blueprint):
+        message = (
+            f"Secret {', '.join(lost)} was deleted or replaced: certificates are valid but cannot be renewed; "
+            "put the Secret back from a backup"
+        )
+        return _told("Degraded", "True", "AuthorityLost", message)
+    if ailing := judged.membership.ailing:
+        message = "; ".join(f"{m.name}: {m.trouble.message if m.trouble else m.why}" for m in ailing)
+        return _told("Degraded", "True", "MembersUnhealthy", message)
+    if shared := _shared_nodes(judged):
+        return _told("Degraded", "False", "NodeShared", shared)
+    return _told("Degraded", "False", "AllHealthy", f"all {len(judged.membership.members)} members are healthy")
+
+
+def first_trouble(judged: Judged) -> Trouble | None:
+    """The first thing that Kubernetes or etcd refuses, of all members."""
+    troubles = [member.trouble for member in judged.membership.members if member.trouble and not member.healthy]
+    return refused_pods(judged.seen.complaints) or (troubles[0] if troubles else None)
+
+
+def _shared_nodes(judged: Judged) -> str:
+    on: dict[str, list[str]] = {}
+    for member in judged.membership.members:
+        if member.node:
+            on.setdefault(member.node, []).append(member.name)
+    return "; ".join(
+        f"{' and '.join(names)} share node {node}: its loss would take {len(names)} members at once"
+        for node, names in sorted(on.items())
+        if len(names) > 1
+    )
+
+
+def summary(judged: Judged, outcome: Outcome) -> str:
+    """The STATUS column: the most pressing thing, in a few words."""
+    seen, members = judged.seen, judged.membership
+    told = progressing(judged, outcome)
+    if not judged.blueprint.bootstrapped:
+        return _shortened(told.message if told.status == "False" else outcome.plan.waiting or "Creating")
+    down = ", ".join(member.name for member in members.ailing)
+    match members.quorum:
+        case Quorum.LOST:
+            return f"Quorum lost: {down} down"
+        case Quorum.UNKNOWN:
+            return f"Unknown: {down} silent"
+    if seen.cluster.spec.paused:
+        return "Available; paused"
+    if down:
+        return f"Available; {down} down"
+    if told.status == "False" and told.reason == "ChangePending":
+        return "Available; change pending"
+    return "Available" if told.status == "True" or told.reason == "AsSpecified" else f"Available; {told.reason}"
+
+
+def _shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _told(type_: str, status: Status, reason: str, message: str) -> Told:
+    return Told(type=type_, status=status, reason=reason, message=message)

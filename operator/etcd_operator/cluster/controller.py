@@ -1,0 +1,167 @@
+"""One reconcile of one EtcdCluster: observe, plan, act, status.
+
+Holds nothing that matters: the pictures kept between rounds spare reads while a cluster rests and are re-read
+before anything is changed. Losing them costs a read.
+"""
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+import structlog
+
+from etcd_operator.api import EtcdClusterStatus
+from etcd_operator.cluster.act import NameTakenError, act, status_manifest
+from etcd_operator.cluster.conditions import Outcome
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.observe import Observer, Picture
+from etcd_operator.cluster.plan import plan
+from etcd_operator.cluster.status import has_changed, status
+from etcd_operator.cluster.steps import Plan
+from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
+from etcd_operator.cluster.trouble import Trouble, is_running
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.kube import EventRecorder, Forbidden, Invalid, Kube, NotFound
+from etcd_operator.kube.domain import cluster_domain
+from etcd_operator.runtime.controller import Key, Result
+from etcd_operator.runtime.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Seconds until etcd is asked again while its processes run and it is about to be ready.
+SOON = 0.1
+#: Seconds between two looks at a cluster that something keeps from being well, beside the watch events.
+AILING = 1.0
+#: Seconds between two looks at a resting cluster, and by how much each further cluster stretches them: a few clusters
+#: are watched closely, a thousand cost no more than a call a minute each (design: at rest).
+RESTING, RESTING_PER_CLUSTER = 5.0, 0.06
+#: Seconds for which what Kubernetes said is good enough to ask only etcd, while something is amiss.
+PICTURE_IN_TROUBLE = 2.0
+
+#: Told the cluster's key and its conditions' states after every round, or `None` when it is gone; for metrics.
+ConditionObserver = Callable[[Key, Mapping[str, str] | None], None]
+
+
+class EtcdClusterController:
+    """Brings EtcdClusters to what their specs ask for."""
+
+    kind = "EtcdCluster"
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        events: EventRecorder,
+        settings: Settings,
+        on_etcd_call: Callable[[str, str], None],
+        on_conditions: ConditionObserver,
+    ) -> None:
+        self._kube = kube
+        self._events = events
+        domain = settings.cluster_domain or cluster_domain()
+        self._observer = Observer(kube=kube, etcd=EtcdClient(count=on_etcd_call), domain=domain)
+        self._told = on_conditions
+        self._pictures: dict[Key, tuple[float, Picture]] = {}
+        self._at_rest: set[Key] = set()
+
+    async def reconcile(self, key: Key, *, changed: bool) -> Result:
+        """One round; raises what kept it from being carried out, after the status has told it."""
+        kept = None if changed else self._kept(key)
+        picture = kept or await self._look(key)
+        if picture is None:
+            return self._forget(key)
+        judged, decided = await self._judge(picture)
+        if kept and (
+            decided.steps or key not in self._at_rest or self._differs(picture, judged, Outcome(plan=decided))
+        ):
+            picture = await self._look(key)
+            if picture is None:
+                return self._forget(key)
+            judged, decided = await self._judge(picture)
+        return await self._carry_out(key, picture, judged, decided)
+
+    async def _carry_out(self, key: Key, picture: Picture, judged: Judged, decided: Plan) -> Result:
+        structlog.contextvars.bind_contextvars(step=decided.rule)
+        self._tell(picture, tales_of_steps(decided, bootstrapped=judged.blueprint.bootstrapped))
+        failure: Exception | None = None
+        outcome = Outcome(plan=decided)
+        if decided.steps:
+            log.info("cluster.acting", reasons=list(dict.fromkeys(step.reason for step in decided.steps)))
+            try:
+                await act(self._kube, picture.cluster, picture.raw, decided.steps)
+            except (NameTakenError, Invalid, Forbidden) as error:
+                failure, outcome = error, Outcome(plan=decided, error=_as_trouble(error))
+        await self._write_status(key, picture, judged, outcome)
+        if failure is not None:
+            raise failure
+        return self._next_look(key, judged, decided)
+
+    async def _judge(self, picture: Picture) -> tuple[Judged, Plan]:
+        judged = Judged.of(await self._observer.observation(picture))
+        return judged, plan(judged)
+
+    async def _look(self, key: Key) -> Picture | None:
+        _, before = self._pictures.get(key, (0.0, None))
+        picture = await self._observer.picture(key.namespace, key.name, before)
+        if picture is not None:
+            self._pictures[key] = (monotonic(), picture)
+        return picture
+
+    def _kept(self, key: Key) -> Picture | None:
+        """The last picture, while no watch event has come since and it is fresh enough for the cluster's state."""
+        taken_at, picture = self._pictures.get(key, (0.0, None))
+        fresh = key in self._at_rest or monotonic() - taken_at < PICTURE_IN_TROUBLE
+        return picture if fresh else None
+
+    def _forget(self, key: Key) -> Result:
+        self._pictures.pop(key, None)
+        self._at_rest.discard(key)
+        self._told(key, None)
+        return Result()
+
+    def _next_look(self, key: Key, judged: Judged, decided: Plan) -> Result:
+        rests = not decided.steps and not decided.waiting and judged.blueprint.bootstrapped
+        (self._at_rest.add if rests else self._at_rest.discard)(key)
+        if decided.steps:
+            self._pictures[key] = (0.0, self._pictures[key][1])
+            return Result(requeue_after=0.0)
+        if rests or judged.seen.cluster.spec.paused:
+            return Result(requeue_after=max(RESTING, RESTING_PER_CLUSTER * len(self._pictures)))
+        running = [member for member in judged.membership.members if member.pod and is_running(member.pod)]
+        about_to = any(not member.healthy for member in running) or not judged.blueprint.bootstrapped
+        return Result(requeue_after=SOON if running and about_to else AILING)
+
+    def _differs(self, picture: Picture, judged: Judged, outcome: Outcome) -> bool:
+        return has_changed(_as_json(status(judged, outcome)), picture.raw.get("status"))
+
+    async def _write_status(self, key: Key, picture: Picture, judged: Judged, outcome: Outcome) -> None:
+        new = status(judged, outcome)
+        self._told(key, {condition.type: condition.status for condition in new.conditions})
+        told = _as_json(new)
+        if outcome.plan.rule == "record_bootstrap" or not has_changed(told, picture.raw.get("status")):
+            return  # the proof was just written; the next round tells the rest
+        try:
+            raw = await self._kube.apply_status(status_manifest(picture.raw, told))
+        except NotFound:
+            return
+        self._tell(picture, tales_of_status(picture.cluster.status, new))
+        log.info("cluster.status", summary=new.summary, quorum=new.quorum)
+        self._pictures[key] = (self._pictures[key][0], picture.with_raw(raw))
+
+    def _tell(self, picture: Picture, tales: list[Tale]) -> None:
+        for tale in tales:
+            self._events.emit(picture.raw, tale.type, tale.reason, tale.message)
+
+
+def _as_json(told: EtcdClusterStatus) -> dict[str, object]:
+    full: dict[str, object] = told.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return {key: value for key, value in full.items() if value not in ([], {})}
+
+
+def _as_trouble(error: NameTakenError | Invalid | Forbidden) -> Trouble:
+    match error:
+        case NameTakenError():
+            return Trouble(reason="NameTaken", message=str(error))
+        case Forbidden():
+            return Trouble(reason="Forbidden", message=f"the operator may not do this: {error.message}")
+        case _:
+            return Trouble(reason="Refused", message=f"the API server refused an object: {error.message}")

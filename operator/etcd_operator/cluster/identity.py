@@ -1,0 +1,44 @@
+"""The operator's own way into etcd: a client certificate, made from the cluster's client authority.
+
+Pure but for the clock that is handed in. It is kept in memory only; where the authority's key is lost, the
+certificate that applications use serves as well.
+"""
+
+from datetime import datetime, timedelta
+
+from etcd_operator.cluster.certificates import authority_problem
+from etcd_operator.cluster.observation import Named
+from etcd_operator.etcd.model import TLSIdentity
+from etcd_operator.pki import Authority, issue
+from etcd_operator.resources.names import MANAGER, Names
+from etcd_operator.resources.secrets import content
+
+#: How long a certificate of the operator's own is used before it makes a new one.
+LIFETIME = timedelta(days=1)
+
+
+class Identities:
+    """One TLS identity per authority, made when first needed and anew when half its life is over."""
+
+    def __init__(self) -> None:
+        self._made: dict[bytes, tuple[datetime, TLSIdentity]] = {}
+
+    def identity(self, names: Names, secrets: Named, now: datetime) -> TLSIdentity | None:
+        """The identity for a cluster, from its live Secrets; `None` while there is nothing to make it from."""
+        authority = content(secrets.get(names.client_authority))
+        if authority and not authority_problem(authority):
+            return self._issued(authority["tls.crt"], authority["tls.key"], now)
+        access = content(secrets.get(names.client_access))
+        if {"ca.crt", "tls.crt", "tls.key"} <= access.keys():
+            return TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
+        return None
+
+    def _issued(self, cert: bytes, key: bytes, now: datetime) -> TLSIdentity:
+        made_at, identity = self._made.get(cert, (None, None))
+        if identity is None or made_at is None or now - made_at > LIFETIME / 2:
+            authority = Authority(cert_pem=cert, key_pem=key)
+            leaf = issue(authority, common_name=MANAGER, now=now, lifetime=LIFETIME, server=False, client=True)
+            identity = TLSIdentity(ca=cert, cert=leaf.cert_pem, key=leaf.key_pem)
+            self._made = {cert: made for cert, made in self._made.items() if now - made[0] < LIFETIME}
+            self._made[cert] = (now, identity)
+        return identity

@@ -1,0 +1,202 @@
+"""Each member as it was seen: what etcd says of it, what Kubernetes says of it, and whether they prove it down.
+
+Pure. Unknown is not down: a member counts as down only when its pod is gone or not running, when nothing
+listens on its port, or when the kubelet too finds it not ready; silence alone leaves it unknown.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.records import is_terminating
+from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble
+from etcd_operator.etcd.model import Member, MemberList, hex_id
+from etcd_operator.etcd.probe import Answer
+from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.names import Manifest
+
+Role = Literal["Voter", "Learner"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenMember:
+    """One member. `why` tells in a few words why it is not healthy; `listed` is its entry in etcd's member list."""
+
+    name: str
+    pod: Manifest | None
+    answer: Answer | None
+    listed: Member | None
+    healthy: bool
+    down: bool
+    foreign: bool
+    why: str
+    trouble: Trouble | None
+
+    @property
+    def role(self) -> Role:
+        return "Learner" if self.listed and self.listed.is_learner else "Voter"
+
+    @property
+    def node(self) -> str | None:
+        node: str | None = (self.pod or {}).get("spec", {}).get("nodeName")
+        return node
+
+
+class Quorum(Enum):
+    """Whether etcd can take a write, as far as can be known."""
+
+    HEALTHY = "healthy"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Membership:
+    """All members of one cluster in one round; `list` is etcd's own, from a quorum where one answered."""
+
+    members: tuple[SeenMember, ...]
+    list: MemberList | None
+    confirmed: bool
+    cluster_id: str
+
+    @property
+    def voters(self) -> tuple[SeenMember, ...]:
+        return tuple(member for member in self.members if member.role == "Voter")
+
+    @property
+    def voter_count(self) -> int:
+        """Voters by etcd's own list where it is known: members without a pod count, as their votes do."""
+        if self.list is not None:
+            return sum(not member.is_learner for member in self.list.members)
+        return len(self.voters)
+
+    @property
+    def healthy(self) -> tuple[SeenMember, ...]:
+        return tuple(member for member in self.voters if member.healthy)
+
+    @property
+    def ailing(self) -> tuple[SeenMember, ...]:
+        return tuple(member for member in self.members if not member.healthy)
+
+    @property
+    def answering(self) -> int:
+        """Members of which etcd said anything at all."""
+        return sum(member.answer is not None and member.answer.status is not None for member in self.members)
+
+    @property
+    def needed(self) -> int:
+        return self.voter_count // 2 + 1
+
+    @property
+    def quorum(self) -> Quorum:
+        if len(self.healthy) >= self.needed:
+            return Quorum.HEALTHY
+        possible = len(self.healthy) + sum(not member.down for member in self.voters if not member.healthy)
+        return Quorum.UNKNOWN if possible >= self.needed else Quorum.LOST
+
+    @property
+    def tolerated(self) -> int:
+        """How many more members may fail before writes stop."""
+        return max(0, len(self.healthy) - self.needed)
+
+    @property
+    def leader(self) -> SeenMember | None:
+        """The member that a healthy member names as leader, of the newest term if they differ."""
+        reports = [m.answer.status for m in self.members if m.healthy and m.answer and m.answer.status]
+        for report in sorted(reports, key=lambda report: report.raft_term, reverse=True):
+            for member in self.members:
+                if report.leader_id and member.listed and member.listed.id == report.leader_id:
+                    return member
+        return None
+
+
+def membership(seen: Observation, plan: Blueprint) -> Membership:
+    """The members of `plan`, each with what was seen of it."""
+    listed, confirmed = _member_list(seen, plan.cluster_id)
+    by_name = {member.name: member for member in listed.members} if listed else {}
+    by_url = {url: member for member in (listed.members if listed else ()) for url in member.peer_urls}
+    members = tuple(
+        _seen_member(seen, plan, name, by_name.get(name) or by_url.get(plan.peer_url(name))) for name in plan.members
+    )
+    return Membership(
+        members=members, list=listed, confirmed=confirmed, cluster_id=hex_id(listed.cluster_id) if listed else ""
+    )
+
+
+def _member_list(seen: Observation, cluster_id: str) -> tuple[MemberList | None, bool]:
+    """The member list, from a linearizable answer if there is one; lists of other etcd clusters do not count."""
+    answers = [answer for answer in seen.answers.values() if answer.members]
+    for answer in sorted(answers, key=lambda answer: not answer.linearizable):
+        assert answer.members
+        if not cluster_id or hex_id(answer.members.cluster_id) == cluster_id:
+            return answer.members, answer.linearizable
+    return None, False
+
+
+def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member | None) -> SeenMember:
+    pod, answer = seen.objects.pods.get(name), seen.answers.get(name)
+    foreign = _is_foreign(answer, plan.cluster_id)
+    trouble = _trouble(seen, name, pod)
+    why = _why(pod, answer, foreign=foreign, listed=listed, plan=plan, trouble=trouble)
+    return SeenMember(
+        name=name,
+        pod=pod,
+        answer=answer,
+        listed=listed,
+        healthy=not why,
+        down=bool(why) and _is_down(pod, answer),
+        foreign=foreign,
+        why=why,
+        trouble=trouble,
+    )
+
+
+def _trouble(seen: Observation, name: str, pod: Manifest | None) -> Trouble | None:
+    claim = seen.objects.claims.get(seen.names.claim(name))
+    from_claim = claim_trouble(claim, seen.complaints) if claim else None
+    return from_claim or (pod_trouble(pod, seen.complaints) if pod else None)
+
+
+def _is_foreign(answer: Answer | None, cluster_id: str) -> bool:
+    return bool(cluster_id and answer and answer.status and hex_id(answer.status.cluster_id) != cluster_id)
+
+
+def _why(
+    pod: Manifest | None,
+    answer: Answer | None,
+    *,
+    foreign: bool,
+    listed: Member | None,
+    plan: Blueprint,
+    trouble: Trouble | None,
+) -> str:
+    """Why a member is not healthy; empty when it is."""
+    if pod is None:
+        return "its pod is missing"
+    if foreign and answer and answer.status:
+        return f"it serves the data of another etcd cluster ({hex_id(answer.status.cluster_id)})"
+    if answer is None:
+        if is_terminating(pod):
+            return "its pod is terminating"
+        return trouble.reason if trouble else "its pod is starting"
+    if answer.status and any("CORRUPT" in error for error in answer.status.errors):
+        return "etcd raised its corruption alarm"
+    if answer.linearizable:
+        return ""
+    if listed and listed.is_learner and answer.status:
+        return "" if answer.status.leader_id else "it is a learner without a leader"
+    if trouble:
+        return trouble.reason
+    if answer.status and not answer.status.leader_id:
+        return "it has no leader"
+    return answer.error.message if answer.error else "it cannot reach a quorum"
+
+
+def _is_down(pod: Manifest | None, answer: Answer | None) -> bool:
+    """Proof, not silence: see the module's docstring. A member that answers but has no quorum is not serving."""
+    if pod is None or is_terminating(pod) or not is_running(pod) or answer is None:
+        return True
+    if answer.status is not None or (answer.error and answer.error.kind in {"refused", "no_leader"}):
+        return True
+    return not is_ready(pod)

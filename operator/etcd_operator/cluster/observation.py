@@ -1,0 +1,65 @@
+"""What was seen of one EtcdCluster in one round: the only thing that `plan` and `status` judge from.
+
+Pure data. Nothing here remembers earlier rounds but `remembered`, the Secrets that were seen before and
+have vanished since: an authority's key exists nowhere else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from etcd_operator.api import EtcdCluster
+from etcd_operator.etcd.probe import Answer
+from etcd_operator.resources.names import Manifest, Names
+
+Named = Mapping[str, Manifest]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objects:
+    """The live Kubernetes objects of one cluster, by name; read at one moment, past the watch."""
+
+    stateful_sets: Named = field(default_factory=dict)
+    config_maps: Named = field(default_factory=dict)
+    services: Named = field(default_factory=dict)
+    secrets: Named = field(default_factory=dict)
+    disruption_budgets: Named = field(default_factory=dict)
+    pods: Named = field(default_factory=dict)
+    claims: Named = field(default_factory=dict)
+
+    def all(self) -> list[Manifest]:
+        kinds = (
+            self.stateful_sets,
+            self.config_maps,
+            self.services,
+            self.secrets,
+            self.disruption_budgets,
+            self.pods,
+            self.claims,
+        )
+        return [manifest for kind in kinds for manifest in kind.values()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Complaint:
+    """A Warning event that Kubernetes wrote about an object of the cluster, such as a volume that cannot be made."""
+
+    kind: str
+    name: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """One picture of one cluster. `answers` has an entry for every member whose pod could be asked."""
+
+    at: datetime
+    cluster: EtcdCluster
+    names: Names
+    objects: Objects
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    complaints: tuple[Complaint, ...] = ()
+    remembered: Named = field(default_factory=dict)
+    #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
+    fresh_incarnation: str

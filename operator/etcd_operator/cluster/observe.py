@@ -1,0 +1,185 @@
+"""Reading one EtcdCluster: its objects from Kubernetes and its members from etcd, into one `Observation`.
+
+Reads only. Kubernetes is read past the watch, so that no step is judged from a stale cache; etcd is asked
+through the pods' addresses, so that no name service stands between a member and the truth about it.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from etcd_operator.api import EtcdCluster
+from etcd_operator.cluster.certificates import authority_problem
+from etcd_operator.cluster.identity import Identities
+from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
+from etcd_operator.cluster.trouble import is_running
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.model import Endpoint
+from etcd_operator.etcd.probe import Answer, ask
+from etcd_operator.kube import Kube, Resource
+from etcd_operator.kube.resources import (
+    CONFIGMAPS,
+    ETCDCLUSTERS,
+    EVENTS,
+    PDBS,
+    PODS,
+    PVCS,
+    SECRETS,
+    SERVICES,
+    STATEFULSETS,
+)
+from etcd_operator.resources.names import CLIENT_PORT, CLUSTER_LABEL, Manifest, Names
+from etcd_operator.resources.secrets import content
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """What Kubernetes has of one cluster at one moment; it stays right until a watch event says otherwise."""
+
+    raw: Manifest
+    cluster: EtcdCluster
+    objects: Objects
+    complaints: tuple[Complaint, ...]
+    remembered: Named
+
+    def with_raw(self, raw: Manifest) -> "Picture":
+        """The same picture with the EtcdCluster as it is after its status was written."""
+        return replace(self, raw=raw, cluster=EtcdCluster.model_validate(raw))
+
+
+class Observer:
+    """Reads clusters for one operator."""
+
+    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str) -> None:
+        self._kube = kube
+        self._etcd = etcd
+        self._domain = domain
+        self._identities = Identities()
+
+    async def picture(self, namespace: str, name: str, before: Picture | None) -> Picture | None:
+        """Everything that Kubernetes has of the cluster; `None` when there is no such EtcdCluster, or it is going."""
+        raw, objects = await asyncio.gather(
+            self._kube.get(ETCDCLUSTERS, namespace, name), self._objects(namespace, name)
+        )
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            return None
+        names = Names(name=name, namespace=namespace, domain=self._domain)
+        objects = await self._with_unlabelled_claims(names, objects)
+        return Picture(
+            raw=raw,
+            cluster=EtcdCluster.model_validate(raw),
+            objects=objects,
+            complaints=await self._complaints(namespace, name, objects),
+            remembered=_remembered(raw, names, objects, before),
+        )
+
+    async def observation(self, picture: Picture) -> Observation:
+        """The picture together with what the members answer now."""
+        metadata, now = picture.cluster.metadata, datetime.now(UTC)
+        names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
+        return Observation(
+            at=now,
+            cluster=picture.cluster,
+            names=names,
+            objects=picture.objects,
+            answers=await self._answers(picture, names, now),
+            complaints=picture.complaints,
+            remembered=picture.remembered,
+            fresh_incarnation=uuid.uuid4().hex[:10],
+        )
+
+    async def _objects(self, namespace: str, name: str) -> Objects:
+        kinds = (STATEFULSETS, CONFIGMAPS, SERVICES, SECRETS, PDBS, PODS, PVCS)
+        lists = await asyncio.gather(*(self._labelled(kind, namespace, name) for kind in kinds))
+        stateful_sets, config_maps, services, secrets, budgets, pods, claims = lists
+        return Objects(
+            stateful_sets=stateful_sets,
+            config_maps=config_maps,
+            services=services,
+            secrets=secrets,
+            disruption_budgets=budgets,
+            pods=_own_pods(pods, stateful_sets.get(name)),
+            claims=claims,
+        )
+
+    async def _labelled(self, resource: Resource, namespace: str, name: str) -> dict[str, Manifest]:
+        found = await self._kube.list(resource, namespace, labels={CLUSTER_LABEL: name})
+        return {manifest["metadata"]["name"]: manifest for manifest in found}
+
+    async def _with_unlabelled_claims(self, names: Names, objects: Objects) -> Objects:
+        """Claims that pods use although they carry no label of ours: made by hand, or for an older cluster."""
+        missing = [claim for pod in objects.pods if (claim := names.claim(pod)) not in objects.claims]
+        if not missing:
+            return objects
+        found = await asyncio.gather(*(self._kube.get(PVCS, names.namespace, claim) for claim in missing))
+        claims = {claim: manifest for claim, manifest in zip(missing, found, strict=True) if manifest is not None}
+        return replace(objects, claims={**objects.claims, **claims})
+
+    async def _complaints(self, namespace: str, name: str, objects: Objects) -> tuple[Complaint, ...]:
+        """Kubernetes' own Warning events about what does not come up; asked only when something does not."""
+        wanted = [("StatefulSet", name)] if _lacks_pods(objects.stateful_sets.get(name), objects.pods) else []
+        wanted += [("Pod", pod) for pod, manifest in objects.pods.items() if not is_running(manifest)]
+        wanted += [
+            ("PersistentVolumeClaim", claim)
+            for claim, manifest in objects.claims.items()
+            if manifest.get("status", {}).get("phase") == "Pending"
+        ]
+        told = await asyncio.gather(*(self._complaints_about(namespace, kind, each) for kind, each in wanted))
+        return tuple(complaint for complaints in told for complaint in complaints)
+
+    async def _complaints_about(self, namespace: str, kind: str, name: str) -> list[Complaint]:
+        fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
+        events = await self._kube.list(EVENTS, namespace, fields=fields)
+        events.sort(
+            key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"], reverse=True
+        )
+        return [
+            Complaint(kind=kind, name=name, reason=event.get("reason", ""), message=event.get("message", ""))
+            for event in events
+        ]
+
+    async def _answers(self, picture: Picture, names: Names, now: datetime) -> Mapping[str, Answer]:
+        tls = picture.cluster.spec.tls.client.mode != "Off"
+        identity = self._identities.identity(names, picture.objects.secrets, now) if tls else None
+        if tls and identity is None:
+            return {}
+        endpoints = {
+            pod: Endpoint(address=_address(address), server_name=names.host(pod) if tls else None, tls=identity)
+            for pod, manifest in picture.objects.pods.items()
+            if is_running(manifest) and (address := manifest["status"].get("podIP"))
+        }
+        return await ask(self._etcd, endpoints)
+
+
+def _address(ip: str) -> str:
+    return f"[{ip}]:{CLIENT_PORT}" if ":" in ip else f"{ip}:{CLIENT_PORT}"
+
+
+def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None) -> dict[str, Manifest]:
+    """The pods of this StatefulSet, and those that no controller owns; never what an older one left behind."""
+    uid = stateful_set["metadata"]["uid"] if stateful_set else None
+    own = {}
+    for name, pod in pods.items():
+        controllers = [
+            owner["uid"] for owner in pod["metadata"].get("ownerReferences") or [] if owner.get("controller")
+        ]
+        if not controllers or controllers == [uid]:
+            own[name] = pod
+    return own
+
+
+def _lacks_pods(stateful_set: Manifest | None, pods: Named) -> bool:
+    return stateful_set is not None and len(pods) < (stateful_set["spec"].get("replicas") or 0)
+
+
+def _remembered(raw: Manifest, names: Names, objects: Objects, before: Picture | None) -> Named:
+    """The authorities of this EtcdCluster as they were first seen: what a stray hand does to them later is undone."""
+    known = before.remembered if before and before.raw["metadata"]["uid"] == raw["metadata"]["uid"] else {}
+    sound = {
+        name: secret
+        for name in (names.peer_authority, names.client_authority)
+        if (secret := objects.secrets.get(name)) is not None and not authority_problem(content(secret))
+    }
+    return {**sound, **known}

@@ -1,0 +1,43 @@
+"""What to do next about an EtcdCluster, judged from one observation.
+
+Pure: no clock but `seen.at`, no I/O, no memory of earlier rounds. Whatever a crash left half done shows in the
+observation, so finishing it is just another rule. Rules are asked in order, and the first that speaks wins; the
+order is the design, so it stands in one place where it can be read aloud.
+"""
+
+from collections.abc import Callable
+
+from etcd_operator.cluster import bootstrap_rules, object_rules
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.steps import Plan
+
+Rule = Callable[[Judged], Plan | None]
+
+RULES: tuple[Rule, ...] = (
+    object_rules.wait_when_paused,
+    object_rules.wait_for_leftovers,
+    object_rules.refuse_disputed_records,
+    bootstrap_rules.refuse_to_found_on_bad_input,
+    bootstrap_rules.record_bootstrap,
+    bootstrap_rules.refound_after_change,
+    bootstrap_rules.refound_when_stuck,
+    bootstrap_rules.remove_abandoned_members,
+    object_rules.issue_certificates,
+    object_rules.keep_objects_right,
+    object_rules.record_volumes,
+    object_rules.refresh_mounted_files,
+    object_rules.publish_access,
+    object_rules.shield_from_foreign_members,
+    object_rules.own_volumes_by_policy,
+    object_rules.restart_members_of_a_lost_authority,
+    bootstrap_rules.wait_for_bootstrap,
+    object_rules.wait_for_members,
+)
+
+
+def plan(judged: Judged) -> Plan:
+    """The next steps for this cluster, with the name of the rule that spoke."""
+    for rule in RULES:
+        if spoken := rule(judged):
+            return Plan(steps=spoken.steps, waiting=spoken.waiting, rule=rule.__name__)
+    return Plan(rule="at_rest")

@@ -1,0 +1,172 @@
+"""What the objects themselves record: a cluster's foundation, the proof of its bootstrap, whose data a volume holds.
+
+Pure. The proof that bootstrap succeeded stands in the status, on the StatefulSet, on the ConfigMap and on every
+volume, so that losing any of them cannot cause a second bootstrap.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.cluster.observation import Observation
+from etcd_operator.resources.names import (
+    APPLIED_SPEC,
+    CLUSTER_ID,
+    ETCD_VERSION,
+    INCARNATION,
+    MEMBER_ID,
+    MEMBER_STATE,
+    MEMBERS,
+    RECORDED_AT,
+    Manifest,
+)
+
+#: The state of a volume whose member is in the member list, as far as the operator knows.
+MEMBER = "member"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foundation:
+    """What was founded: the incarnation that bootstraps, and the spec that it runs."""
+
+    incarnation: str
+    spec: EtcdClusterSpec
+    cluster_id: str
+    recorded_at: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VolumeRecord:
+    """Whose data a volume holds; `members` are all members of that cluster when it was written."""
+
+    member: str
+    cluster_id: str
+    member_id: str
+    incarnation: str
+    members: tuple[str, ...]
+    version: str
+
+
+def annotations(manifest: Manifest | None) -> dict[str, str]:
+    return ((manifest or {}).get("metadata") or {}).get("annotations") or {}
+
+
+def owner_uids(manifest: Manifest) -> list[str]:
+    """The EtcdClusters that own an object."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return [owner["uid"] for owner in owners if owner.get("kind") == "EtcdCluster"]
+
+
+def timestamp(moment: datetime | None) -> str:
+    """Whole seconds in UTC, as Kubernetes writes them; empty for none."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
+
+
+def is_terminating(manifest: Manifest | None) -> bool:
+    return manifest is not None and bool(manifest["metadata"].get("deletionTimestamp"))
+
+
+def foundation_on(manifest: Manifest | None) -> Foundation | None:
+    """The foundation that a StatefulSet or ConfigMap records; `None` where it records none that can be read."""
+    found = annotations(manifest)
+    if INCARNATION not in found or APPLIED_SPEC not in found:
+        return None
+    try:
+        spec = EtcdClusterSpec.model_validate_json(found[APPLIED_SPEC])
+    except ValidationError:
+        return None
+    return Foundation(
+        incarnation=found[INCARNATION],
+        spec=spec,
+        cluster_id=found.get(CLUSTER_ID, ""),
+        recorded_at=found.get(RECORDED_AT, ""),
+    )
+
+
+def foundation(seen: Observation) -> Foundation | None:
+    """The foundation of this cluster: a recorded one first, then the ConfigMap's, which is written before the rest."""
+    config_map = foundation_on(seen.objects.config_maps.get(seen.names.config_map))
+    stateful_set = foundation_on(seen.objects.stateful_sets.get(seen.names.stateful_set))
+    for candidate in (stateful_set, config_map):
+        if candidate and candidate.cluster_id:
+            return candidate
+    return config_map or stateful_set
+
+
+def volume_record(claim: Manifest, member: str) -> VolumeRecord | None:
+    found = annotations(claim)
+    if not found.get(CLUSTER_ID) or found.get(MEMBER_STATE) != MEMBER or not found.get(INCARNATION):
+        return None
+    return VolumeRecord(
+        member=member,
+        cluster_id=found[CLUSTER_ID],
+        member_id=found.get(MEMBER_ID, ""),
+        incarnation=found[INCARNATION],
+        members=tuple(filter(None, found.get(MEMBERS, "").split(","))) or (member,),
+        version=found.get(ETCD_VERSION, ""),
+    )
+
+
+def volume_records(seen: Observation) -> dict[str, VolumeRecord]:
+    """What the volumes record, by member."""
+    records = {}
+    for name, claim in seen.objects.claims.items():
+        member = seen.names.member_of_claim(name)
+        record = volume_record(claim, member) if member else None
+        if record:
+            records[record.member] = record
+    return records
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """That this cluster was bootstrapped, and as which; empty while it was not.
+
+    `disputes` are sentences that name records which contradict each other: then nothing is served until a
+    person has decided.
+    """
+
+    cluster_id: str = ""
+    recorded_at: str = ""
+    disputes: tuple[str, ...] = ()
+
+
+def proof(seen: Observation) -> Proof:
+    """The proof of bootstrap from wherever it survived: the cluster's own objects first, then the volumes."""
+    status = seen.cluster.status.bootstrap if seen.cluster.status else None
+    found = foundation(seen)
+    own = {
+        "status.bootstrap": status.cluster_id if status else "",
+        **{
+            f"{kind} {name}": annotations(manifest).get(CLUSTER_ID, "")
+            for kind, named, name in (
+                ("StatefulSet", seen.objects.stateful_sets, seen.names.stateful_set),
+                ("ConfigMap", seen.objects.config_maps, seen.names.config_map),
+            )
+            for manifest in [named.get(name)]
+        },
+    }
+    volumes = {f"PersistentVolumeClaim {seen.names.claim(m)}": r.cluster_id for m, r in volume_records(seen).items()}
+    for records in (own, volumes):
+        told = {source: cluster_id for source, cluster_id in records.items() if cluster_id}
+        if len(set(told.values())) > 1:
+            return Proof(disputes=(_dispute(told),))
+        if told:
+            at = (found.recorded_at if found else "") or (timestamp(status.recorded_at) if status else "")
+            return Proof(cluster_id=next(iter(told.values())), recorded_at=at)
+    return Proof()
+
+
+def _dispute(told: dict[str, str]) -> str:
+    claims = ", ".join(f"{source} says {cluster_id}" for source, cluster_id in told.items())
+    return f"records name different etcd clusters ({claims}); remove or rename what does not belong here"
+
+
+def recorded_members(records: Iterable[VolumeRecord], cluster_id: str) -> set[str]:
+    """Every member that the volumes of this etcd cluster know of."""
+    return {
+        member for record in records if record.cluster_id == cluster_id for member in (record.member, *record.members)
+    }

@@ -1,0 +1,96 @@
+"""The steps that `plan` can ask for: what each one changes, and the reason that a user will read.
+
+Pure data. Every step is safe to die before, after, and to repeat: it names the object and, where it deletes,
+the UID of the very object that was judged.
+"""
+
+from dataclasses import dataclass
+
+from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.names import Manifest
+from etcd_operator.resources.secrets import LeafRequest, Side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Apply:
+    """Server-side apply of a whole object; `absent` when none of that name was seen, so that a stranger's is spared."""
+
+    manifest: Manifest
+    absent: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssueAuthority:
+    """Make a certificate authority and its Secret."""
+
+    blueprint: Blueprint
+    side: Side
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssueLeaf:
+    """Make a certificate and its Secret, signed by the authority that `authority` (a live Secret) holds."""
+
+    blueprint: Blueprint
+    request: LeafRequest
+    authority: Manifest
+    extra: dict[str, bytes]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordBootstrap:
+    """Write the proof of bootstrap into the status, before anything else learns of it."""
+
+    cluster_id: str
+    incarnation: str
+    recorded_at: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotate:
+    """Merge annotations and labels into an object that somebody else made, such as a volume claim or a pod."""
+
+    kind: str
+    name: str
+    uid: str
+    reason: str
+    annotations: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetOwner:
+    """Make a volume claim go with the EtcdCluster, or stay when it goes."""
+
+    claim: str
+    uid: str
+    owners: tuple[tuple[tuple[str, object], ...], ...]
+    resource_version: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delete:
+    """Delete an object, if it still is the one that was seen."""
+
+    kind: str
+    name: str
+    uid: str
+    reason: str
+    foreground: bool = False
+
+
+Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to do now, side by side; `waiting` says what is awaited when there is nothing to do until it comes."""
+
+    steps: tuple[Step, ...] = ()
+    rule: str = ""
+    waiting: str = ""

@@ -1,0 +1,78 @@
+"""The events of an EtcdCluster: the story of each change, told once.
+
+Pure. Judged from the status that stood and the one that follows, so that a restart of the operator tells nothing
+twice.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from etcd_operator.api import Condition, EtcdClusterStatus
+from etcd_operator.cluster.steps import (
+    Annotate,
+    Apply,
+    Delete,
+    IssueAuthority,
+    IssueLeaf,
+    Plan,
+    RecordBootstrap,
+    SetOwner,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tale:
+    """One event about the EtcdCluster."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def tales_of_steps(plan: Plan, *, bootstrapped: bool) -> list[Tale]:
+    """What is done about a running cluster, one event a step; making a new one is told by its conditions."""
+    tales = []
+    for step in plan.steps:
+        match step:
+            case RecordBootstrap():
+                tales.append(Tale(type="Normal", reason="Bootstrapped", message=step.reason))
+            case Delete():
+                tales.append(
+                    Tale(type="Normal", reason="Deleting", message=f"deleting {step.kind} {step.name}: {step.reason}")
+                )
+            case Apply() if bootstrapped or plan.rule.startswith("refound"):
+                tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
+            case IssueAuthority() | IssueLeaf() if bootstrapped:
+                tales.append(Tale(type="Normal", reason="IssuingCertificate", message=step.reason))
+            case SetOwner():
+                tales.append(
+                    Tale(type="Normal", reason="Applying", message=f"PersistentVolumeClaim {step.claim}: {step.reason}")
+                )
+            case Annotate() if step.kind == "Pod" and step.labels:
+                tales.append(Tale(type="Normal", reason="Applying", message=f"Pod {step.name}: {step.reason}"))
+    return tales
+
+
+def tales_of_status(before: EtcdClusterStatus | None, after: EtcdClusterStatus) -> list[Tale]:
+    """What changed between two statuses, as far as a person would want to be told."""
+    old = {condition.type: condition for condition in (before.conditions if before else ())}
+    tales = [_told(old.get(new.type), new) for new in after.conditions]
+    return [tale for tale in tales if tale is not None]
+
+
+def _told(old: Condition | None, new: Condition) -> Tale | None:
+    if old is not None and (old.status, old.reason) == (new.status, new.reason):
+        return None
+    match new.type, new.status:
+        case "Available", "True":
+            return Tale(type="Normal", reason="Available", message=new.message)
+        case "Available", _:
+            begins = old is None or new.reason == "Bootstrapping"
+            return Tale(type="Normal" if begins else "Warning", reason=new.reason, message=new.message)
+        case "Degraded", "True":
+            return Tale(type="Warning", reason=new.reason, message=new.message)
+        case "Degraded", "False" if new.reason == "NodeShared" or (old is not None and old.status == "True"):
+            return Tale(type="Normal", reason=new.reason, message=new.message)
+        case "Progressing", "False" if new.reason not in {"AsSpecified", "Paused"}:
+            return Tale(type="Warning", reason=new.reason, message=new.message)
+    return None

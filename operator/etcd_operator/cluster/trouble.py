@@ -1,0 +1,134 @@
+"""Why a member's pod does not run: what Kubernetes and etcd's last words say, in a sentence a person can act on.
+
+Pure. Judges pods and the Warning events about them; says nothing about whether etcd is healthy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from etcd_operator.cluster.observation import Complaint
+from etcd_operator.etcd.failures import judge
+from etcd_operator.resources.names import Manifest
+
+#: Reasons of a waiting container that mean its image cannot be had (kubelet's images and container managers).
+IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+#: Reasons that mean the container cannot be made from its spec.
+CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """What keeps an object from working: a CamelCase reason for machines and a sentence for people."""
+
+    reason: str
+    message: str
+
+
+def etcd_container(pod: Manifest) -> dict[str, Any]:
+    """The status of the pod's etcd container; empty before the kubelet has reported any."""
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        if status["name"] == "etcd":
+            return dict(status)
+    return {}
+
+
+def is_running(pod: Manifest) -> bool:
+    return "running" in etcd_container(pod).get("state", {})
+
+
+def is_ready(pod: Manifest) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
+
+
+def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...] = ()) -> Trouble | None:
+    """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
+    name = pod["metadata"]["name"]
+    for judgement in (_unschedulable, _unusable_image, _uncreatable, _crashed):
+        if trouble := judgement(name, pod):
+            return trouble
+    if not is_running(pod):
+        return _complained(name, complaints)
+    return None
+
+
+def claim_trouble(claim: Manifest, complaints: tuple[Complaint, ...]) -> Trouble | None:
+    """Why a volume is not there yet."""
+    if claim.get("status", {}).get("phase") == "Bound":
+        return None
+    name = claim["metadata"]["name"]
+    for complaint in complaints:
+        if complaint.kind == "PersistentVolumeClaim" and complaint.name == name:
+            return Trouble(reason="VolumeUnavailable", message=f"PersistentVolumeClaim {name}: {complaint.message}")
+    return None
+
+
+def refused_pods(complaints: tuple[Complaint, ...]) -> Trouble | None:
+    """Why the StatefulSet controller cannot make pods: a quota, Pod Security, a missing service account."""
+    for complaint in complaints:
+        if complaint.kind == "StatefulSet" and complaint.reason == "FailedCreate":
+            return Trouble(reason="PodsRefused", message=f"StatefulSet {complaint.name}: {complaint.message}")
+    return None
+
+
+def _unschedulable(name: str, pod: Manifest) -> Trouble | None:
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Trouble(reason="Unschedulable", message=f"{name} cannot be placed: {condition.get('message', '')}")
+    return None
+
+
+def _unusable_image(name: str, pod: Manifest) -> Trouble | None:
+    waiting = _waiting(pod)
+    if waiting.get("reason") not in IMAGE_REASONS:
+        return None
+    image = next((c["image"] for c in pod["spec"]["containers"] if c["name"] == "etcd"), "?")
+    told = _said(waiting)
+    return Trouble(reason="ImageUnavailable", message=f"{name}: image {image} cannot be used: {told}")
+
+
+def _uncreatable(name: str, pod: Manifest) -> Trouble | None:
+    waiting = _waiting(pod)
+    if waiting.get("reason") not in CREATE_REASONS:
+        return None
+    return Trouble(reason="ContainerRefused", message=f"{name} cannot start: {_said(waiting)}")
+
+
+def _crashed(name: str, pod: Manifest) -> Trouble | None:
+    status = etcd_container(pod)
+    if "running" in status.get("state", {}):
+        return None
+    ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
+    if not ended:
+        return None
+    if ended.get("reason") == "OOMKilled":
+        return Trouble(reason="OutOfMemory", message=f"{name} was killed for using more memory than its limit")
+    if ended.get("exitCode", 0) == 0:
+        return None
+    failure = judge(ended.get("message", ""), ended.get("exitCode", 0))
+    return Trouble(reason=_CRASH_REASONS.get(failure.kind, "EtcdExited"), message=f"{name}: {failure.sentence}")
+
+
+_CRASH_REASONS = {
+    "fuse": "DataMissing",
+    "bad_option": "InvalidOption",
+    "corrupt": "DataCorrupt",
+    "foreign": "ForeignData",
+    "already_bootstrapped": "DataMissing",
+    "no_space": "DiskFull",
+    "tls": "CertificateRefused",
+}
+
+
+def _complained(name: str, complaints: tuple[Complaint, ...]) -> Trouble | None:
+    for complaint in complaints:
+        if complaint.kind == "Pod" and complaint.name == name:
+            return Trouble(reason=complaint.reason, message=f"{name}: {complaint.message}")
+    return None
+
+
+def _waiting(pod: Manifest) -> dict[str, Any]:
+    return etcd_container(pod).get("state", {}).get("waiting") or {}
+
+
+def _said(waiting: dict[str, Any]) -> str:
+    return str(waiting.get("message") or waiting.get("reason", ""))

@@ -1,0 +1,102 @@
+"""Asking all members of a cluster at once, within a bound, and telling what each one answered.
+
+It observes only: it changes nothing and concludes nothing. A timeout is retried once before it is told, as one lost
+packet must not make a member look dead. The whole round ends within `BUDGET`.
+"""
+
+# ruff: noqa: ASYNC109 - a timeout here is a deadline that gRPC tells etcd, which then stops working on the call
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.errors import EtcdError
+from etcd_operator.etcd.model import Endpoint, MemberList, MemberReport
+
+T = TypeVar("T")
+
+#: Seconds that a whole round may take, whatever the members do.
+BUDGET = 4.5
+
+#: A report older than this is asked for anew before it is believed about the leader: an election is that fast.
+_FRESH = 0.5
+
+#: Seconds of the budget kept for the member's own list, when no quorum confirmed it.
+_LAST_WORD = 0.4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one member answered.
+
+    status: its own report; None when it gave none, then `error` tells why.
+    members: the member list through this member; from a learner None, as learners refuse that question.
+    linearizable: a quorum confirmed that list through this member, that is: it can commit now.
+    error: why there is no status, or why no quorum confirmed the list; None when all went well.
+    asked_at: when the round began (UTC).
+    """
+
+    status: MemberReport | None
+    members: MemberList | None
+    linearizable: bool
+    error: EtcdError | None
+    asked_at: datetime
+
+
+async def ask(
+    client: EtcdClient, endpoints: Mapping[str, Endpoint], *, timeout: float = 2.0, budget: float = BUDGET
+) -> dict[str, Answer]:
+    """Ask every member at once, by name; `timeout` for one try and `budget` for the round, in seconds."""
+    answers = await asyncio.gather(*(_ask_one(client, endpoint, timeout, budget) for endpoint in endpoints.values()))
+    return dict(zip(endpoints, answers, strict=True))
+
+
+async def _ask_one(client: EtcdClient, endpoint: Endpoint, timeout: float, budget: float) -> Answer:
+    asked_at = datetime.now(UTC)
+    ends = asyncio.get_running_loop().time() + budget
+
+    def left(keep: float = 0.0) -> float:
+        """Seconds for the next try, with `keep` seconds left for those after it."""
+        return min(timeout, max(ends - keep - asyncio.get_running_loop().time(), 0.05))
+
+    def answer(status: MemberReport | None, members: MemberList | None, error: EtcdError | None) -> Answer:
+        confirmed = members is not None and error is None
+        return Answer(status=status, members=members, linearizable=confirmed, error=error, asked_at=asked_at)
+
+    try:
+        status = await _twice(lambda: client.status(endpoint, timeout=left()))
+    except EtcdError as error:
+        return answer(None, None, error)
+    if status.is_learner:
+        return answer(status, None, None)
+
+    async def confirmed() -> MemberList:
+        nonlocal status
+        if ends - asyncio.get_running_loop().time() < budget - _FRESH:
+            status = await client.status(endpoint, timeout=left(keep=_LAST_WORD))
+        if not status.leader_id:
+            raise EtcdError("no_leader", "no leader")
+        return await client.members(endpoint, linearizable=True, timeout=left(keep=_LAST_WORD))
+
+    try:
+        return answer(status, await _twice(confirmed), None)
+    except EtcdError as error:
+        unconfirmed = error
+    try:
+        own = await client.members(endpoint, linearizable=False, timeout=left())
+    except EtcdError:
+        own = None
+    return answer(status, own, unconfirmed)
+
+
+async def _twice(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try again once after a timeout."""
+    try:
+        return await attempt()
+    except EtcdError as error:
+        if error.kind != "timeout":
+            raise
+    return await attempt()

@@ -1,0 +1,121 @@
+"""Kubernetes Events: the story of each change, told once.
+
+Telling must never hurt what is told of: an event is queued and posted in the background, in order, and one
+that cannot be posted is dropped with a line in the log. The same sentence about the same object is told again
+only after ten minutes.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import secrets
+from collections import OrderedDict
+from time import monotonic
+from typing import Literal
+
+import structlog
+
+from etcd_operator.kube.client import Kube
+from etcd_operator.kube.errors import KubeError
+from etcd_operator.resources.names import MANAGER, Manifest
+
+#: Seconds in which the same (object, reason, message) is not told again.
+REPEAT_AFTER = 600.0
+#: Sentences remembered against repetition, and events waiting to be posted; the oldest go first.
+MOST_REMEMBERED = 4096
+MOST_WAITING = 1000
+#: The API server refuses longer messages and reasons.
+LONGEST_MESSAGE = 1024
+LONGEST_REASON = 128
+
+log = structlog.get_logger(__name__)
+
+
+class EventRecorder:
+    """Posts events about objects; `emit` neither waits nor raises. Belongs to one event loop."""
+
+    def __init__(self, kube: Kube, *, instance: str) -> None:
+        self._kube = kube
+        #: Which operator pod tells.
+        self._instance = instance[:128]
+        self._told: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._waiting: asyncio.Queue[Manifest] = asyncio.Queue(MOST_WAITING)
+        self._poster: asyncio.Task[None] | None = None
+
+    def emit(self, involved: Manifest, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Tell something about an object (its manifest, or at least apiVersion, kind and metadata)."""
+        message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
+        if self._told_lately((_identity(involved), reason, message)):
+            return
+        if self._poster is None or self._poster.done():
+            self._poster = asyncio.get_running_loop().create_task(self._post_all(), name="event poster")
+        if self._waiting.full():
+            self._waiting.get_nowait()
+            self._waiting.task_done()
+        self._waiting.put_nowait(self._manifest(involved, type_, reason[:LONGEST_REASON], message))
+
+    async def close(self, *, grace: float = 1.0) -> None:
+        """Post what still waits, for at most `grace` seconds, then stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._waiting.join()
+        if self._poster is not None:
+            self._poster.cancel()
+            await asyncio.gather(self._poster, return_exceptions=True)
+
+    def _told_lately(self, key: tuple[str, str, str]) -> bool:
+        now = monotonic()
+        last = self._told.get(key)
+        if last is not None and now - last < REPEAT_AFTER:
+            return True
+        self._told[key] = now
+        self._told.move_to_end(key)
+        if len(self._told) > MOST_REMEMBERED:
+            self._told.popitem(last=False)
+        return False
+
+    async def _post_all(self) -> None:
+        while True:
+            event = await self._waiting.get()
+            try:
+                await self._kube.create(event)
+            except KubeError as error:
+                log.warning("event.dropped", reason=event["reason"], message=event["message"], error=str(error))
+            finally:
+                self._waiting.task_done()
+
+    def _manifest(self, involved: Manifest, type_: str, reason: str, message: str) -> Manifest:
+        metadata = involved["metadata"]
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        reference = {
+            "apiVersion": involved["apiVersion"],
+            "kind": involved["kind"],
+            "name": metadata["name"],
+            "namespace": metadata.get("namespace"),
+            "uid": metadata.get("uid"),
+            "resourceVersion": metadata.get("resourceVersion"),
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata['name'][:200]}.{secrets.token_hex(8)}",
+                # Events about objects without a namespace belong in `default`, as the API server demands.
+                "namespace": metadata.get("namespace") or "default",
+            },
+            "involvedObject": {key: value for key, value in reference.items() if value},
+            "type": type_,
+            "reason": reason,
+            "message": message,
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "reportingInstance": self._instance,
+        }
+
+
+def _identity(involved: Manifest) -> str:
+    metadata = involved["metadata"]
+    return metadata.get("uid") or f"{involved['kind']}/{metadata.get('namespace')}/{metadata['name']}"

@@ -1,0 +1,146 @@
+"""Names, labels and annotations: every string by which one part of the operator finds what another made.
+
+Pure. A name that two modules must agree on stands here and nowhere else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+#: A Kubernetes object as the API server gives and takes it.
+Manifest = dict[str, Any]
+
+GROUP = "externaletcd.io"
+MANAGER = "external-etcd-operator"
+
+#: On every object and pod: the EtcdCluster that it belongs to.
+CLUSTER_LABEL = f"{GROUP}/cluster"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+#: On pods, "true" in the template; the operator sets "false" on a member that proved to be another cluster's.
+SERVING_LABEL = f"{GROUP}/serving"
+
+#: On StatefulSet and ConfigMap: what was founded, see `cluster.facts`.
+INCARNATION = f"{GROUP}/incarnation"
+APPLIED_SPEC = f"{GROUP}/applied-spec"
+#: On StatefulSet, ConfigMap and PersistentVolumeClaims once bootstrap was recorded: hex, as etcdctl prints it.
+CLUSTER_ID = f"{GROUP}/cluster-id"
+RECORDED_AT = f"{GROUP}/recorded-at"
+#: On PersistentVolumeClaims: whose data is on the volume.
+MEMBER_ID = f"{GROUP}/member-id"
+MEMBER_STATE = f"{GROUP}/member-state"
+MEMBERS = f"{GROUP}/members"
+ETCD_VERSION = f"{GROUP}/etcd-version"
+#: On pods: the fuse files were written after this pod mounted its own; setting it makes the kubelet refresh them.
+FILES_REFRESHED = f"{GROUP}/files-refreshed"
+#: On Secrets: when their content was issued, and for what (a digest of the request).
+ISSUED_AT = f"{GROUP}/issued-at"
+#: On every applied object: a digest of all that the operator wants of it.
+DIGEST = f"{GROUP}/digest"
+
+CLIENT_PORT = 2379
+PEER_PORT = 2380
+METRICS_PORT = 2381
+HTTP_PORT = 2382
+
+#: More members than this cost etcd more in replication than they give in safety (etcd's FAQ); the API refuses more.
+MOST_MEMBERS = 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """Every name that follows from a cluster's own name, namespace and the cluster domain of its Kubernetes."""
+
+    name: str
+    namespace: str
+    domain: str
+
+    @property
+    def stateful_set(self) -> str:
+        return self.name
+
+    @property
+    def client_service(self) -> str:
+        return self.name
+
+    @property
+    def disruption_budget(self) -> str:
+        return self.name
+
+    @property
+    def peer_service(self) -> str:
+        return f"{self.name}-peers"
+
+    @property
+    def config_map(self) -> str:
+        return f"{self.name}-config"
+
+    @property
+    def peer_authority(self) -> str:
+        return f"{self.name}-peer-ca"
+
+    @property
+    def client_authority(self) -> str:
+        return f"{self.name}-client-ca"
+
+    @property
+    def peer_certificate(self) -> str:
+        return f"{self.name}-peer"
+
+    @property
+    def server_certificate(self) -> str:
+        return f"{self.name}-server"
+
+    @property
+    def client_access(self) -> str:
+        return f"{self.name}-client"
+
+    @property
+    def peer_domain(self) -> str:
+        """The domain in which the headless Service names every member."""
+        return f"{self.peer_service}.{self.namespace}.svc.{self.domain}"
+
+    def member(self, ordinal: int) -> str:
+        return f"{self.name}-{ordinal}"
+
+    def members(self, count: int) -> tuple[str, ...]:
+        return tuple(self.member(ordinal) for ordinal in range(count))
+
+    def ordinal(self, member: str) -> int | None:
+        """The ordinal in a member's name, `None` for a name that is no member's of this cluster."""
+        prefix, _, number = member.rpartition("-")
+        return int(number) if prefix == self.name and number.isdecimal() else None
+
+    def claim(self, member: str) -> str:
+        """The PersistentVolumeClaim that the StatefulSet controller makes for a member."""
+        return f"data-{member}"
+
+    def member_of_claim(self, claim: str) -> str | None:
+        member = claim.removeprefix("data-")
+        return member if member != claim and self.ordinal(member) is not None else None
+
+    def host(self, member: str) -> str:
+        return f"{member}.{self.peer_domain}"
+
+    def client_host(self) -> str:
+        """The one host name that clients learn; short of the cluster domain, as every pod's search list has that."""
+        return f"{self.client_service}.{self.namespace}.svc"
+
+    def sorted(self, members: Iterable[str]) -> tuple[str, ...]:
+        """Member names in the order of their ordinals (`a-2` before `a-10`)."""
+        return tuple(
+            sorted(members, key=lambda member: (self.ordinal(member) is None, self.ordinal(member) or 0, member))
+        )
+
+
+def selector_labels(cluster: str) -> dict[str, str]:
+    """What selects the members' pods: immutable in a StatefulSet, so never more than this."""
+    return {
+        "app.kubernetes.io/name": "etcd",
+        "app.kubernetes.io/instance": cluster,
+        CLUSTER_LABEL: cluster,
+    }
+
+
+def object_labels(cluster: str) -> dict[str, str]:
+    """What every object carries: the watches select on these."""
+    return {**selector_labels(cluster), MANAGED_BY_LABEL: MANAGER}

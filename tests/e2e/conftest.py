@@ -1,0 +1,80 @@
+"""One local cluster and one operator, installed with exactly what deploy/ gives it, for all e2e tests.
+
+`E2E_CLUSTER` names another local cluster than `test` (a developer's own, say); it is brought up where it is not.
+Nothing is taken down here: `hack/test e2e` does that, and a developer who runs one test again is glad of it.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devtools import environment, kube, layers
+from e2e.support import Etcd
+from localcluster.cluster import Cluster as LocalCluster
+from localcluster.progress import Progress
+
+NODES = 3
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, as unknown ones are refused."""
+    config.addinivalue_line("markers", "e2e: needs a local cluster (minutes)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here is an e2e test: said once, so that `-m` can select by it."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def local() -> LocalCluster:
+    """The local cluster: nodes that can be stopped and partitioned."""
+    return environment.local_cluster(os.environ.get("E2E_CLUSTER", layers.E2E_CLUSTER), NODES, Progress())
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(local: LocalCluster) -> kube.Cluster:
+    """The local cluster as Kubernetes, perhaps without an operator."""
+    return kube.Cluster(local.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def operator_image(local: LocalCluster) -> str:
+    """The operator's image, built from the checkout and loaded on every node."""
+    return environment.load_operator_image(local, Progress())
+
+
+@pytest.fixture(scope="session")
+def installed(bare_cluster: kube.Cluster, operator_image: str) -> kube.Cluster:
+    """The cluster with deploy/install.yaml applied."""
+    environment.install(bare_cluster, operator_image)
+    return bare_cluster
+
+
+@pytest.fixture
+def cluster(installed: kube.Cluster) -> kube.Cluster:
+    """The cluster with the operator ready, also after a test that hurt it."""
+    environment.wait_for_operator(installed)
+    return installed
+
+
+@pytest.fixture
+def namespace(bare_cluster: kube.Cluster) -> Iterator[str]:
+    """A namespace of the test's own that enforces restricted Pod Security; its deletion is not waited for."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    bare_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    yield name
+    if not os.environ.get("E2E_KEEP"):
+        bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def etcd(cluster: kube.Cluster, namespace: str) -> Etcd:
+    """An EtcdCluster named `a`, not yet applied."""
+    return Etcd(cluster=cluster, namespace=namespace, name="a")
