@@ -169,7 +169,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--name", default="dev", help="the local cluster to use, brought up if need be (%(default)s)")
-    common.add_argument("--nodes", type=int, default=3, help="its nodes, where it is brought up (%(default)s)")
+    common.add_argument("--nodes", type=int, help="its nodes (as many as it has, or three)")
     common.add_argument("--as-installed", action="store_true", help="measure the operator that runs there already")
     common.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser = argparse.ArgumentParser(prog="hack/bench", description="Measure the operator on the local cluster.")
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     try:
         options.run(options)
-    except (AssertionError, kube.KubectlError) as error:
+    except (AssertionError, *environment.FAILURES) as error:
         print(f"hack/bench: {error}", file=sys.stderr)
         return 1
     return 0

@@ -53,7 +53,7 @@ def set_stage(options: argparse.Namespace, screen: Screen) -> Stage:
     else:
         screen.heading("1. A local Kubernetes, and the operator in it")
         progress = Progress()
-        screen.command(f"hack/cluster up --name {options.name} --nodes {options.nodes}")
+        screen.command(f"hack/cluster up --name {options.name} --nodes {options.nodes or environment.NODES}")
         local = environment.local_cluster(options.name, options.nodes, progress)
         cluster = kube.Cluster(local.kubeconfig)
         image = options.image or environment.load_operator_image(local, progress)
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kubeconfig", type=Path, help="use this cluster instead of a local one")
     parser.add_argument("--image", help="use this operator image, which the cluster can pull or has")
     parser.add_argument("--name", default=CLUSTER, help="the local cluster's name (%(default)s)")
-    parser.add_argument("--nodes", type=int, default=3, help="the local cluster's nodes (%(default)s)")
+    parser.add_argument("--nodes", type=int, help="the local cluster's nodes (three)")
     options = parser.parse_args(argv)
     if options.kubeconfig and not options.image:
         parser.error("--kubeconfig needs --image: which operator image can that cluster pull?")
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         for act in (create, write_and_read, refuse_even, kill_a_pod):
             act(stage)
         farewell(stage, options)
-    except (AssertionError, kube.KubectlError) as error:
+    except (AssertionError, *environment.FAILURES) as error:
         print(f"hack/demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,23 +7,42 @@ import os
 from pathlib import Path
 
 import yaml
-from localcluster.cluster import Cluster as LocalCluster
 
 from devtools import kube, manifests
 from devtools.project import DEPLOY, OPERATOR, ROOT
 from localcluster import artifacts
+from localcluster.cluster import Cluster as LocalCluster
+from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
+#: Enough to spread three members.
+NODES = 3
+#: What can go wrong on the way, each with a message for the person at the terminal.
+FAILURES = (ClusterError, artifacts.BuildError, kube.KubectlError, kube.Timeout)
 #: Seconds that an operator may take from `kubectl apply` to all replicas ready.
 INSTALL_TIMEOUT = 120.0
 
 
-def local_cluster(name: str, nodes: int, progress: Progress) -> LocalCluster:
-    """The local cluster of that name, up and healthy, with kubectl on this process's PATH."""
+def local_cluster(name: str, nodes: int | None, progress: Progress) -> LocalCluster:
+    """The local cluster of that name, up and healthy, with kubectl on this process's PATH.
+
+    `nodes`: None takes the cluster as large as it is, three nodes where there is none. Raises what `FAILURES` lists.
+    """
     folder = artifacts.ensure_kubectl(progress).parent
     if str(folder) not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    if nodes is None and not exists(name):
+        nodes = NODES
     return LocalCluster.up(name, nodes, progress)
+
+
+def exists(name: str) -> bool:
+    """Whether there is a local cluster of that name, in whatever state."""
+    try:
+        LocalCluster.find(name)
+    except ClusterError:
+        return False
+    return True
 
 
 def load_operator_image(local: LocalCluster, progress: Progress) -> str:

@@ -34,6 +34,7 @@ PREFIXES = {
     "poddisruptionbudgets": "/apis/policy/v1",
     "leases": "/apis/coordination.k8s.io/v1",
     "storageclasses": "/apis/storage.k8s.io/v1",
+    "endpointslices": "/apis/discovery.k8s.io/v1",
 }
 
 

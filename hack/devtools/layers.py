@@ -82,7 +82,6 @@ def lint(_: Sequence[str]) -> Tally:
         [sys.executable, "-m", "ruff", "format", "--check"],
         [str(Path(sys.executable).with_name("lint-imports"))],
         ["hack/generate", "--check"],
-        ["hack/generate-install", "--check"],
     )
 
 

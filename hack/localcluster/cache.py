@@ -65,10 +65,11 @@ def _chunks(part: str | bytes | Path) -> Iterator[bytes]:
             yield part.read_bytes()
 
 
-def entry(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+def entry(kind: str, key: str, build: Callable[[Path], None], *, keep: int | None = None) -> Path:
     """The folder `kind/key` of the cache; where it is missing, `build` fills an empty folder that becomes it.
 
     A second process asking for the same kind meanwhile waits, then finds the work done.
+    `keep`: how many entries of this kind stay, the latest used ones; without it only age counts.
     Raises whatever `build` raises; nothing is kept then.
     """
     place = cache_dir() / "lab" / kind / key
@@ -77,6 +78,7 @@ def entry(kind: str, key: str, build: Callable[[Path], None]) -> Path:
         with lock(place.parent / ".lock"):
             if not place.is_dir():
                 _build(place, build)
+                _remove_unused(place.parent, keep)
     os.utime(place)  # says that it is still in use
     return place
 
@@ -92,9 +94,13 @@ def _build(place: Path, build: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    for other in place.parent.iterdir():
-        if other.is_dir() and time.time() - other.stat().st_mtime > UNUSED_FOR:
-            shutil.rmtree(other, ignore_errors=True)
+
+
+def _remove_unused(folder: Path, keep: int | None) -> None:
+    entries = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for index, path in enumerate(entries):
+        if time.time() - path.stat().st_mtime > UNUSED_FOR or (keep is not None and index >= keep):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

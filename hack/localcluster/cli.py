@@ -33,9 +33,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 @app.command()
 def up(
     name: Name = "dev",
-    nodes: Annotated[
-        int | None, typer.Option(help="How many nodes (a new cluster: 1); more than before adds some.")
-    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many nodes (new cluster: 1); more than before adds.")] = None,
 ) -> None:
     """Bring a cluster up, or repair it: makes what is missing, leaves what is healthy alone."""
     started = time.monotonic()
@@ -112,7 +110,10 @@ def execute(node: NodeName, context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASS_ON)
-def kubectl(context: typer.Context, name: Name = "dev") -> None:
+def kubectl(
+    context: typer.Context,
+    name: Annotated[str, typer.Option("--on", help="The cluster's name; all else is kubectl's.")] = "dev",
+) -> None:
     """Run kubectl on a cluster: hack/cluster kubectl get pods -A."""
     argv = Cluster.find(name).kubectl.argv(*context.args)
     os.execve(argv[0], argv, shell.direct_environment())
@@ -160,7 +161,7 @@ def main() -> None:
     try:
         if os.geteuid() != 0:
             raise ClusterError("nodes need namespaces, mounts and cgroups: run this as root")
-        app()
+        app(prog_name="hack/cluster")
     except ClusterError as error:
         sys.exit(f"hack/cluster: {error.told()}")
     except artifacts.BuildError as error:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import artifacts, cgroups, dns_probe, health, imagestore, kubeadm, network, state
+from localcluster import artifacts, cgroups, dns_probe, health, imagestore, kubeadm, network, state, versions
 from localcluster import node as machines
 from localcluster.addresses import DNS_SERVICE
 from localcluster.diagnose import culprit, log_of
@@ -31,6 +31,9 @@ API_TIMEOUT = 120.0
 #: Seconds for nodes, DNS and storage to be ready once the API server answers.
 READY_TIMEOUT = 120.0
 
+#: A name that every cluster has.
+PROBED_NAME = "kubernetes.default.svc.cluster.local"
+
 MANIFESTS = Path(__file__).parent / "manifests"
 
 
@@ -39,8 +42,6 @@ class Cluster:
     """A cluster that was brought up (whether it still runs is another matter: `ailments`)."""
 
     state: ClusterState
-    #: The folder of the programs that its nodes run.
-    programs: Path
 
     @classmethod
     def up(cls, name: str = "dev", nodes: int | None = None, progress: Progress | None = None) -> Cluster:
@@ -50,8 +51,7 @@ class Cluster:
         """
         progress = progress or Progress()
         with state.cluster_lock(name), _stopping_on_interrupt():
-            found = state.allocate(name, nodes)
-            cluster = cls(state=found, programs=artifacts.ensure_node_programs(progress))
+            cluster = cls(state=state.allocate(name, nodes))
             if cluster.ailments():
                 cluster._mend(progress)
             return cluster
@@ -62,7 +62,7 @@ class Cluster:
         found = state.find(name)
         if found is None:
             raise ClusterError(f"there is no cluster {name} (hack/cluster list)")
-        return cls(state=found, programs=artifacts.ensure_node_programs(Progress()))
+        return cls(state=found)
 
     @classmethod
     def of_node(cls, node: str) -> Cluster:
@@ -83,7 +83,8 @@ class Cluster:
 
     @property
     def kubectl(self) -> Kubectl:
-        return Kubectl(program=self.programs / "kubectl", kubeconfig=self.kubeconfig)
+        programs = machines.programs_of(self.nodes[0]) or artifacts.ensure_node_programs(Progress())
+        return Kubectl(program=programs / "kubectl", kubeconfig=self.kubeconfig)
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises ClusterError where there is none."""
@@ -109,7 +110,8 @@ class Cluster:
             items = self.kubectl.get("nodes,deployments,storageclasses", "-A", timeout=3)
         except ClusterError as error:
             return [f"the API server does not answer: {error}"]
-        return health.ailments(items, {node.name for node in self.nodes})
+        wrong = health.ailments(items, {node.name for node in self.nodes})
+        return wrong or ([] if self._dns_answers(1) else ["the cluster's DNS Service does not answer"])
 
     def load(self, archive: Path) -> None:
         """Put the images of a docker-archive on all nodes that run; instant for those that have it."""
@@ -133,7 +135,7 @@ class Cluster:
         with state.cluster_lock(self.name), _stopping_on_interrupt():
             if machines.running_pid(node) is None:
                 since = _now()
-                self._start(node, artifacts.ensure_node_images(Progress()))
+                machines.start(node, artifacts.ensure_node_programs(Progress()))
                 self._wait_ready([node], since)
 
     def partition(self, name: str) -> None:
@@ -149,29 +151,31 @@ class Cluster:
         remove(self.name)
 
     def _mend(self, progress: Progress) -> None:
-        images = artifacts.ensure_node_images(progress)
-        pattern = imagestore.ensure_pattern(images, self.programs, progress)
+        programs = artifacts.ensure_node_programs(progress)
+        pattern = imagestore.ensure_pattern(artifacts.ensure_node_images(progress), programs, progress)
         since = _now()
         with progress.step(f"Starting {_count(self.nodes)} of cluster {self.name}", estimate=3):
             with state.machine_lock():
                 network.ensure_switch()
-            self._start_all(images, pattern)
+            self._start_all(programs, pattern)
         first, *others = self.nodes
-        names = imagestore.image_names(images)
-        if not first.is_member:
-            with progress.step(f"Setting up the control plane on {first.name}", estimate=10):
-                kubeadm.init(first, names)
-        kubeadm.write_kubeconfig(first, self.kubeconfig)
-        with progress.step("Waiting for the API server", estimate=2):
-            fine = self.kubectl.answers(API_TIMEOUT)
-            require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
-        with progress.step("Waiting until nodes, DNS and storage are ready", estimate=10):
-            self.kubectl.apply(addons(names))
-            self._join([node for node in others if not node.is_member])
+        if first.is_member:
+            with progress.step("Waiting for the API server", estimate=10):
+                fine = self.kubectl.answers(API_TIMEOUT)
+                require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
+        else:
+            with progress.step(f"Setting up the control plane on {first.name}", estimate=8):
+                kubeadm.init(first)
+                kubeadm.write_kubeconfig(first, self.kubeconfig)
+        with progress.step("Waiting until nodes, DNS and storage are ready", estimate=8):
+            with ThreadPoolExecutor() as pool:
+                joining = pool.submit(self._join, [node for node in others if not node.is_member])
+                self.kubectl.apply(addons())
+                joining.result()
             self._wait_ready(self.nodes, since)
             self._wait_for_addons()
 
-    def _start_all(self, images: list[Path], pattern: Path) -> None:
+    def _start_all(self, programs: Path, pattern: Path) -> None:
         """Start what does not run, and anew what was never set up (all, when the control plane is missing)."""
         lost = not self.nodes[0].is_member
 
@@ -181,14 +185,10 @@ class Cluster:
                 machines.wipe(node)
             if machines.running_pid(node) is None:
                 imagestore.give(pattern, node)
-                self._start(node, images)
+                machines.start(node, programs)
             network.plug_in(netns=node.netns, link=node.link, address=node.address, pods=node.pods)
 
         _each(self.nodes, start)
-
-    def _start(self, node: Node, images: list[Path]) -> None:
-        pause = next(name for name in imagestore.image_names(images) if "/pause:" in name)
-        machines.start(node, self.programs, pause_image=pause)
 
     def _join(self, fresh: list[Node]) -> None:
         if fresh:
@@ -210,17 +210,13 @@ class Cluster:
         )
         first = self.nodes[0]
         require(available, f"{', '.join(health.ADDONS)} do not become available", culprit(first))
-        probe = [
-            sys.executable,
-            "-I",
-            "-S",
-            dns_probe.__file__,
-            DNS_SERVICE,
-            "kubernetes.default.svc.cluster.local",
-            "30",
-        ]
-        answer = run(["nsenter", f"--net={network.NETNS_FOLDER / first.netns}", *probe], timeout=40, check=False)
-        require(answer.returncode == 0, "the cluster's DNS Service does not answer", log_of(first, "coredns"))
+        require(self._dns_answers(30), "the cluster's DNS Service does not answer", log_of(first, "coredns"))
+
+    def _dns_answers(self, seconds: float) -> bool:
+        """Whether the DNS Service tells a name's address to the control plane's node."""
+        probe = [sys.executable, "-I", "-S", dns_probe.__file__, DNS_SERVICE, PROBED_NAME, str(seconds)]
+        inside = ["nsenter", f"--net={network.NETNS_FOLDER / self.nodes[0].netns}"]
+        return run([*inside, *probe], timeout=seconds + 10, check=False).returncode == 0
 
 
 def remove(name: str) -> bool:
@@ -251,25 +247,18 @@ def leftovers(name: str) -> list[str]:
     return left + ([f"mounts below {folder}"] if f"{folder}/" in mounts else [])
 
 
-def addons(images: list[str]) -> str:
+def addons() -> str:
     """What every cluster has beside kubeadm's own: DNS and storage."""
     values = {
         "@DNS_SERVICE@": DNS_SERVICE,
-        "@COREDNS@": _named(images, "/coredns:"),
-        "@PROVISIONER@": _named(images, "/local-path-provisioner:"),
-        "@HELPER@": _named(images, "busybox:"),
+        "@COREDNS@": versions.COREDNS_IMAGE,
+        "@PROVISIONER@": versions.LOCAL_PATH_IMAGE,
+        "@HELPER@": versions.BUSYBOX_IMAGE,
     }
     text = "\n---\n".join((MANIFESTS / name).read_text() for name in ("coredns.yaml", "local-path.yaml"))
     for mark, value in values.items():
         text = text.replace(mark, value)
     return text
-
-
-def _named(images: list[str], part: str) -> str:
-    for image in images:
-        if part in image:
-            return image
-    raise ClusterError(f"no image {part.strip('/:')} among those that nodes get: {', '.join(images)}")
 
 
 def _each(nodes: Iterable[Node], action: Callable[[Node], object]) -> None:

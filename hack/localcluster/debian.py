@@ -122,9 +122,7 @@ def root_file_system(archive: Path, packages: Iterable[str], *, variant: str, dr
 
 def _suite() -> str:
     """The release of Debian that this machine runs; the newest stable one where it runs something else."""
-    release = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     if release.get("ID") == "debian":
         return release.get("VERSION_CODENAME", "stable").strip('"')
     return "stable"

@@ -164,9 +164,7 @@ def go_build(go: Path, module: Path, build: Build, target: Path, progress: Progr
         )
 
 
-def _stale_packages(
-    go: Path, module: Path, build: Build, env: Mapping[str, str], log: Path, step: Step
-) -> int:
+def _stale_packages(go: Path, module: Path, build: Build, env: Mapping[str, str], log: Path, step: Step) -> int:
     """Fetch the sources; how many packages are not in Go's build cache yet."""
     command: Sequence[str | Path] = [
         *(go, "list", "-deps", *FLAGS),

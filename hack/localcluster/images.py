@@ -120,7 +120,7 @@ def _write_system(folder: Path, programs: Path, progress: Progress) -> None:
 
 
 def _kubernetes(programs: Path, nft: Path) -> list[Image]:
-    """One image for each program of the control plane; the binary is the lowest layer of all, so it is unpacked once."""
+    """One image for each program of the control plane; the binary is the lowest layer of all: it is unpacked once."""
     binary: Layer = {"/usr/local/bin/kube": programs / "kube"}
     images = []
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"):

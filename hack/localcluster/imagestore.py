@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
+import os
 import shutil
+import socket
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +28,9 @@ from localcluster.shell import run
 #: Seconds for one image to be unpacked, on a slow disk.
 IMPORT_TIMEOUT = 300.0
 
+#: Seconds for containerd to answer.
+START_TIMEOUT = 60.0
+
 PATTERN_TOML = """\
 version = 3
 root = "{root}"
@@ -39,17 +42,6 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
 [ttrpc]
   address = "{state}/containerd.sock.ttrpc"
 """
-
-
-def image_names(archives: Iterable[Path]) -> list[str]:
-    """Names of the images in docker-archives."""
-    names: list[str] = []
-    for archive in archives:
-        with tarfile.open(archive) as content:
-            manifest = content.extractfile("manifest.json")
-            assert manifest is not None, f"{archive} is no docker-archive"
-            names += [name for image in json.load(manifest) for name in image["RepoTags"]]
-    return names
 
 
 def fingerprint(archives: Iterable[Path]) -> str:
@@ -117,23 +109,25 @@ def import_image(ctr: Sequence[str], archive: Path) -> None:
 @contextmanager
 def _containerd(root: Path, programs: Path) -> Iterator[str]:
     """A containerd on its own, for unpacking; gives its address. It is stopped in an orderly way."""
-    if root.exists():
-        shutil.rmtree(root)
     root.mkdir()
-    log = root.with_suffix(".log")
+    log = root.with_name(".containerd.log")
     with tempfile.TemporaryDirectory(prefix="external-etcd-", dir="/tmp") as state:
         config = Path(state, "containerd.toml")
         config.write_text(PATTERN_TOML.format(root=root, state=state))
         address = f"{state}/containerd.sock"
-        argv = ["unshare", "--mount", programs / "containerd", "--config", config]
+        argv = ["unshare", "--mount", str(programs / "containerd"), "--config", str(config)]
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.bind(f"{state}/notify")
+        notify.settimeout(START_TIMEOUT)
         with log.open("wb") as sink:
-            process = subprocess.Popen(argv, stdout=sink, stderr=sink, start_new_session=True)
+            environment = {**os.environ, "NOTIFY_SOCKET": f"{state}/notify"}
+            process = subprocess.Popen(argv, stdout=sink, stderr=sink, env=environment, start_new_session=True)
         try:
-            ctr = [programs / "ctr", "--address", address, "--connect-timeout", "20s"]
-            if run([*ctr, "version"], timeout=30, check=False).returncode:
-                raise ClusterError("containerd does not start", log=log)
+            notify.recv(4096)  # READY=1, by sd_notify
             yield address
+        except TimeoutError:
+            raise ClusterError(f"containerd does not start within {START_TIMEOUT:.0f} s", log=log) from None
         finally:
             process.terminate()
             process.wait(timeout=30)
-    log.unlink()
+            notify.close()

@@ -6,6 +6,7 @@ is up in seconds and notices a dead node soon. Why each differs is said beside i
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from localcluster import versions
 from localcluster.addresses import DNS_SERVICE, SERVICES, cluster_pods
 from localcluster.cgroups import TOP
 from localcluster.diagnose import culprit
@@ -27,30 +29,22 @@ TIMEOUT = 240.0
 KUBEADM_PATH = f"{NODE}/programs:{NODE}/shims"
 
 
-def image_version(images: list[str], name: str) -> str:
-    """The tag of the image whose repository ends in `name`. Raises ClusterError where none of `images` does."""
-    for image in images:
-        repository, _, tag = image.rpartition(":")
-        if repository.endswith(f"/{name}"):
-            return tag
-    raise ClusterError(f"no image {name} among those that nodes get: {', '.join(images)}")
-
-
-def init_config(node: Node, images: list[str]) -> str:
+def init_config(node: Node) -> str:
     """What `kubeadm init` is told."""
     local_etcd = {
-        "imageTag": image_version(images, "etcd"),
+        "imageTag": versions.ETCD_TAG,
         # Nothing in this cluster needs to outlive a power cut of the machine; bootstrapping is twice as fast.
         "extraArgs": _arguments({"unsafe-no-fsync": "true"}),
     }
     # A single control plane has nobody to elect, and after a restart nobody's lease to wait for.
     alone = {"leader-elect": "false"}
-    cluster = {
+    cluster: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "clusterName": node.cluster.name,
-        "kubernetesVersion": image_version(images, "kube-apiserver"),
+        "kubernetesVersion": f"v{versions.KUBERNETES}",
         "encryptionAlgorithm": "ECDSA-P256",  # made in no time; RSA keys take seconds
+        "dns": {"imageTag": versions.COREDNS_TAG},
         "networking": {"podSubnet": cluster_pods(node.cluster.number), "serviceSubnet": SERVICES},
         "etcd": {"local": local_etcd},
         "apiServer": {"certSANs": [node.address, "localhost", "127.0.0.1"]},
@@ -99,9 +93,9 @@ def join_config(node: Node, *, endpoint: str, token: str, ca_hash: str) -> str:
     )
 
 
-def init(node: Node, images: list[str]) -> None:
+def init(node: Node) -> None:
     """Make the node a control plane that also runs pods."""
-    _prepare(node, init_config(node, images))
+    _prepare(node, init_config(node))
     _kubeadm(node, "init")
     node.set_member()
 
@@ -110,7 +104,7 @@ def join_command(control_plane: Node) -> dict[str, str]:
     """Endpoint, token and CA hash with which another node joins, as keyword arguments of `join_config`."""
     argv = ["env", f"PATH={KUBEADM_PATH}", "kubeadm", "token", "create", "--print-join-command"]
     words = run(command(control_plane, argv), timeout=30).stdout.split()
-    after = dict(zip(words, words[1:], strict=False))
+    after = dict(itertools.pairwise(words))
     return {
         "endpoint": after["join"],
         "token": after["--token"],

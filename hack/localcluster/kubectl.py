@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import selectors
@@ -37,7 +38,7 @@ class Kubectl:
     def apply(self, manifests: str) -> None:
         """Server-side apply of a YAML text."""
         argv = self.argv("apply", "--server-side", "--force-conflicts", "--validate=false", "-f", "-")
-        run(argv, input=manifests, timeout=60, env=direct_environment())
+        run(argv, text=manifests, timeout=60, env=direct_environment())
 
     def answers(self, seconds: float) -> bool:
         """Wait up to `seconds` until the API server calls itself ready."""
@@ -59,7 +60,7 @@ class Kubectl:
         assert process.stdout is not None
         seen: dict[str, Manifest] = {}
         try:
-            for item in _documents(process.stdout.fileno(), time.monotonic() + seconds):
+            for item in documents(process.stdout.fileno(), time.monotonic() + seconds):
                 seen[item["metadata"]["name"]] = item
                 if done(seen):
                     return True
@@ -70,23 +71,22 @@ class Kubectl:
             process.stdout.close()
 
 
-def _documents(descriptor: int, deadline: float) -> Iterator[Manifest]:
+def documents(descriptor: int, deadline: float, *, at_once: int = 1 << 16) -> Iterator[Manifest]:
     """JSON documents as they come through a pipe, until it ends or `deadline` (monotonic seconds) has come."""
-    decoder = json.JSONDecoder()
-    text = b""
+    parser, characters, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")(), ""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            chunk = os.read(descriptor, 1 << 16)
+            chunk = os.read(descriptor, at_once)
             if not chunk:
                 return
-            text += chunk
-            while text.strip():
+            text = (text + characters.decode(chunk)).lstrip()
+            while text:
                 try:
-                    item, end = decoder.raw_decode(text.decode(errors="ignore").lstrip())
+                    item, end = parser.raw_decode(text)
                 except ValueError:
                     break  # not whole yet
-                text = text.decode().lstrip()[end:].encode()
+                text = text[end:].lstrip()
                 yield item
 
 

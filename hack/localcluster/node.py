@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import cgroups, network, node_init
+from localcluster import cgroups, network, node_init, versions
 from localcluster.addresses import SWITCH, node_address, node_pods
 from localcluster.errors import ClusterError
 from localcluster.state import ClusterState
@@ -123,10 +123,10 @@ def running_pid(node: Node) -> int | None:
     return record["pid"] if record == _process_record(record["pid"]) else None
 
 
-def start(node: Node, programs: Path, *, pause_image: str) -> None:
+def start(node: Node, programs: Path) -> None:
     """Power on: returns when containerd answers. Raises ClusterError with the log of what failed."""
     stop(node)
-    _write_files(node, pause_image)
+    _write_files(node)
     network.plug_in(netns=node.netns, link=node.link, address=node.address, pods=node.pods)
     spec = {
         "name": node.name,
@@ -139,6 +139,15 @@ def start(node: Node, programs: Path, *, pause_image: str) -> None:
     }
     (node.folder / "spec.json").write_text(json.dumps(spec, indent=2))
     _launch(node)
+
+
+def programs_of(node: Node) -> Path | None:
+    """The folder of the programs that the node was started with last; None when it never was, or that is gone."""
+    try:
+        programs = Path(json.loads((node.folder / "spec.json").read_text())["programs"])
+    except FileNotFoundError:
+        return None
+    return programs if programs.exists() else None
 
 
 def stop(node: Node) -> None:
@@ -172,11 +181,11 @@ def command(node: Node, argv: Sequence[str]) -> list[str]:
     return ["nsenter", "-t", str(pid), "-n", "-m", "-u", "-i", "-p", "--wd=/", "--", *env, *argv]
 
 
-def _write_files(node: Node, pause_image: str) -> None:
+def _write_files(node: Node) -> None:
     for name in ("kubernetes", "var", "tmp", "log", "cni"):
         (node.folder / name).mkdir(parents=True, exist_ok=True)
     (node.folder / "tmp").chmod(0o1777)
-    (node.folder / "containerd.toml").write_text(CONTAINERD_TOML.replace("@PAUSE@", pause_image))
+    (node.folder / "containerd.toml").write_text(CONTAINERD_TOML.replace("@PAUSE@", versions.PAUSE_IMAGE))
     # ptp, not bridge: every packet is routed, so Services work without br_netfilter. IPAM forgets at a reboot.
     ipam = {
         "type": "host-local",

@@ -60,7 +60,7 @@ def outside(spec_path: str, report: int) -> None:
 def inside(spec_path: str, report: int) -> None:
     """Be process 1 of the node; does not return."""
     # /proc is still the machine's, so this is our process ID as the machine counts.
-    os.write(report, f"pid {os.readlink('/proc/self')}\n".encode())
+    os.write(report, f"pid {Path('/proc/self').readlink()}\n".encode())
     spec = json.loads(Path(spec_path).read_text())
     socket.sethostname(spec["name"])
     mount_all(spec)
@@ -73,6 +73,8 @@ def mount_all(spec: dict[str, Any]) -> None:
     """Everything that the node writes goes to its own folder; what the machine has is seen, not changed."""
     mount("--make-rprivate", "/")
     mount("-t", "proc", "proc", "/proc")
+    if os.path.ismount("/run/netns"):  # else this node would keep the networks of others alive
+        subprocess.run(["umount", "--recursive", "--lazy", "/run/netns"], check=True)
     mount("-t", "tmpfs", "-o", "mode=755", "node-run", "/run")
     for name in ("state", "programs"):
         (NODE / name).mkdir(parents=True)
@@ -137,6 +139,8 @@ class Program:
         self.name = name
         self.wanted = wanted
         self.process: subprocess.Popen[bytes] | None = None
+        #: Whether it was told to end, so that its end is no failure.
+        self.told_to_end = False
         #: Not to be started before this time (monotonic seconds).
         self.not_before = 0.0
 
@@ -215,12 +219,14 @@ class Supervisor:
                 if program.process and program.process.pid == pid:
                     say(f"{program.name} ended with exit code {os.waitstatus_to_exitcode(status)}")
                     program.process = None
-                    program.not_before = time.monotonic() + (RESTART_DELAY if program.wanted else 0)
+                    program.not_before = 0.0 if program.told_to_end else time.monotonic() + RESTART_DELAY
+                    program.told_to_end = False
 
     def obey(self, orders: str) -> None:
         for order in orders.split():
             self.kubelet.wanted = order != "stop"
             if order != "start" and self.kubelet.process:
+                self.kubelet.told_to_end = True
                 self.kubelet.process.terminate()
 
     def hear(self, message: str) -> None:

@@ -29,19 +29,20 @@ def run(
     check: bool = True,
     log: Path | None = None,
     stdin: IO[bytes] | None = None,
-    input: str | None = None,
+    text: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `argv` for at most `timeout` seconds and return what it said.
 
-    With `log`, all output is appended to that file (and the result's output is empty). With `check`, an exit
-    code other than 0 raises ClusterError with the program's own words or its log; running out of time always does.
+    `text` is what it reads, else `stdin`, else nothing. With `log`, all output is appended to that file (and the
+    result's output is empty). With `check`, an exit code other than 0 raises ClusterError with the program's own
+    words or its log; running out of time always does.
     """
     words = [str(word) for word in argv]
-    with log.open("a") if log else open(os.devnull) as sink:
+    with (log or Path(os.devnull)).open("a") as sink:
         process = subprocess.Popen(
             words,
-            stdin=subprocess.PIPE if input is not None else (stdin or subprocess.DEVNULL),
+            stdin=subprocess.PIPE if text is not None else (stdin or subprocess.DEVNULL),
             stdout=sink if log else subprocess.PIPE,
             stderr=subprocess.STDOUT if log else subprocess.PIPE,
             env=dict(env) if env is not None else None,
@@ -50,7 +51,7 @@ def run(
     with _lock:
         _running.add(process)
     try:
-        out, err = process.communicate(input, timeout=timeout)
+        out, err = process.communicate(text, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{_short(words)} did not end within {timeout:.0f} s", log=log) from None
     finally:

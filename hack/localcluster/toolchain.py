@@ -30,7 +30,7 @@ def required_go(module: Path) -> Version:
 
 
 def parse_version(text: str) -> Version:
-    """"go1.26.8", "1.27rc1" as numbers that compare; what follows the numbers is dropped."""
+    """ "go1.26.8", "1.27rc1" as numbers that compare; what follows the numbers is dropped."""
     numbers = re.match(r"(?:go)?(\d+(?:\.\d+)*)", text)
     return tuple(int(number) for number in numbers[1].split(".")) if numbers else ()
 

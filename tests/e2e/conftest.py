@@ -5,18 +5,16 @@ Nothing is taken down here: `hack/test e2e` does that, and a developer who runs 
 """
 
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devtools import environment, kube, layers
-from e2e.support import Etcd
+from e2e.support import Etcd, fresh_namespace
+from localcluster import artifacts
 from localcluster.cluster import Cluster as LocalCluster
 from localcluster.progress import Progress
-
-NODES = 3
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def local() -> LocalCluster:
     """The local cluster: nodes that can be stopped and partitioned."""
-    return environment.local_cluster(os.environ.get("E2E_CLUSTER", layers.E2E_CLUSTER), NODES, Progress())
+    return environment.local_cluster(os.environ.get("E2E_CLUSTER", layers.E2E_CLUSTER), environment.NODES, Progress())
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +63,19 @@ def cluster(installed: kube.Cluster) -> kube.Cluster:
 
 @pytest.fixture
 def namespace(bare_cluster: kube.Cluster) -> Iterator[str]:
-    """A namespace of the test's own that enforces restricted Pod Security; its deletion is not waited for."""
-    name = f"e2e-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    bare_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    yield name
-    if not os.environ.get("E2E_KEEP"):
-        bare_cluster.kubectl("delete", "namespace", name, "--wait=false")
+    """A namespace of the test's own."""
+    with fresh_namespace(bare_cluster) as name:
+        yield name
 
 
 @pytest.fixture
 def etcd(cluster: kube.Cluster, namespace: str) -> Etcd:
     """An EtcdCluster named `a`, not yet applied."""
     return Etcd(cluster=cluster, namespace=namespace, name="a")
+
+
+@pytest.fixture(scope="session")
+def old_etcd_images(local: LocalCluster) -> None:
+    """The images of the older etcd versions on every node; they are built when a test asks for them."""
+    for version in ("3.6.16", "3.5.35"):
+        local.load(artifacts.ensure_etcd_image(version, Progress()))

@@ -6,7 +6,10 @@ mounts the client Secret (docs/etcdctl.yaml), so every read also proves the Secr
 
 import base64
 import json
-from collections.abc import Callable
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,7 @@ __all__ = [
     "Snapshot",
     "Timeout",
     "condition_of",
+    "fresh_namespace",
     "is_ready_pod",
     "is_true",
 ]
@@ -29,6 +33,17 @@ __all__ = [
 AVAILABLE_TIMEOUT = 120.0
 #: Small enough for many clusters on one machine.
 SMALL = {"requests": {"cpu": "20m", "memory": "48Mi"}}
+
+
+@contextmanager
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that enforces restricted Pod Security; afterwards its deletion is asked for, not waited for."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    yield name
+    if not os.environ.get("E2E_KEEP"):
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +20,6 @@ from etcd_operator.etcd.config import Options, member_file
 from etcd_operator.etcd.model import Endpoint, MemberList, TLSIdentity
 from etcd_operator.etcd.probe import Answer, ask
 from etcd_operator.pki import Authority, issue, new_authority
-from localcluster.artifacts import ensure_etcd_programs
-from localcluster.progress import Progress
 
 NEWEST = "3.7.3"
 VERSIONS = (NEWEST, "3.6.16", "3.5.35")
@@ -33,6 +31,9 @@ def etcd_program(version: str, name: str = "etcd") -> Path:
     """The program of that version, built where it is missing; `EXTERNAL_ETCD_PROGRAMS/<version>` takes precedence."""
     if given := os.environ.get("EXTERNAL_ETCD_PROGRAMS"):
         return Path(given, version, name)
+    from localcluster.artifacts import ensure_etcd_programs  # only here: given programs need no builder
+    from localcluster.progress import Progress
+
     return ensure_etcd_programs(version, Progress()) / name
 
 
@@ -105,9 +106,7 @@ class MemberProcess:
 
     async def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(how)
-            if how is signal.SIGKILL:
-                self.process.send_signal(signal.SIGCONT)
+            self._signal(how)
             await self.process.wait()
 
     async def exit_code(self, within: float = 20) -> int:
@@ -116,12 +115,14 @@ class MemberProcess:
         return await asyncio.wait_for(self.process.wait(), within)
 
     def freeze(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        os.kill(self.process.pid, which)  # asyncio's own method may reap the child behind its watcher's back
 
 
 def _four(ports: list[int]) -> tuple[int, int, int, int]:
@@ -228,6 +229,3 @@ async def lab(folder: Path, version: str = NEWEST, **given: Any) -> AsyncIterato
             yield opened
         finally:
             await asyncio.gather(*(member.stop() for member in opened.members.values()))
-
-
-Files = Mapping[str, str]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from etcd_operator.kube import (
     Conflict,
@@ -79,7 +80,7 @@ async def garbage(_: web.Request) -> web.StreamResponse:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+def api(tmp_path: Path) -> Callable[..., Any]:
     """`async with api(script, **options) as kube`."""
 
     @asynccontextmanager
@@ -109,7 +110,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             await kube.close()
             await runner.cleanup()
 
-    yield serve
+    return serve
 
 
 def pod(name: str = "a", **metadata: Any) -> dict[str, Any]:
@@ -194,9 +195,11 @@ async def test_lists_are_paged_and_their_items_say_what_they_are(api: Any) -> No
         ("Pod", "v1", "a"),
         ("Pod", "v1", "b"),
     ]
-    assert "labelSelector=a%3D1%2Cb%3D2" in script.requests[0][1]
-    assert "resourceVersion" not in script.requests[0][1]
-    assert "continue=more" in script.requests[1][1]
+    first_query, second_query = (URL(url).query for _, url, _ in script.requests)
+    assert first_query["labelSelector"] == "a=1,b=2"
+    assert first_query["fieldSelector"] == "spec.nodeName=n"
+    assert "resourceVersion" not in first_query
+    assert second_query["continue"] == "more"
 
 
 async def test_a_list_whose_page_token_expired_begins_anew(api: Any) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from etcd_operator.kube.errors import Conflict, Unavailable
-from etcd_operator.runtime import leader as leader_module
 from etcd_operator.runtime.leader import FENCED_AFTER, GIVE_UP_AFTER, Leader, LeadershipLostError
 
 DURATION = 15.0
@@ -55,7 +54,7 @@ class World:
         self.now = 1000.0
         self.server = LeaseServer()
         self.slept: list[float] = []
-        monkeypatch.setattr(leader_module.asyncio, "sleep", self.sleep)
+        monkeypatch.setattr(asyncio, "sleep", self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -165,7 +164,7 @@ async def test_an_outage_shorter_than_that_is_survived(world: World, monkeypatch
         await sleep(seconds)
         world.server.down = world.now < 1009
 
-    monkeypatch.setattr(leader_module.asyncio, "sleep", sleep_and_mend)
+    monkeypatch.setattr(asyncio, "sleep", sleep_and_mend)
     with pytest.raises(asyncio.CancelledError):
         await first.keep()
     assert first.may_write()

@@ -83,7 +83,8 @@ def object_schema(kind: type[Kind]) -> Schema:
     """The structural schema of the whole object: the API server itself describes apiVersion, kind and metadata."""
     raw = kind.model_json_schema()
     defs = raw.get("$defs", {})
-    spec = _structural(raw["properties"]["spec"], defs, defaults=True) | {"default": {}}
+    spec = _structural(raw["properties"]["spec"], defs, defaults=True)
+    spec["default"] = _defaults_below(spec)
     status = _structural(raw["properties"]["status"], defs, defaults=False)
     schema: Schema = {
         "description": _prose(raw.get("description", "")),
@@ -131,9 +132,10 @@ def _object(node: Mapping[str, Any], defs: Mapping[str, Schema], *, defaults: bo
     if properties := node.get("properties"):
         required = node.get("required", ())
         schema["properties"] = {name: _structural(child, defs, defaults=defaults) for name, child in properties.items()}
+        # Pydantic tells no default that a factory makes, while a part that may be absent has the default None.
         for name, child in schema["properties"].items():
-            if name not in required and "default" not in properties[name] and _has_defaults(child):
-                child["default"] = {}
+            if name not in required and "default" not in properties[name] and (below := _defaults_below(child)):
+                child["default"] = below
     values = node.get("additionalProperties")
     if isinstance(values, Mapping):
         schema["additionalProperties"] = _structural(values, defs, defaults=defaults)
@@ -142,13 +144,12 @@ def _object(node: Mapping[str, Any], defs: Mapping[str, Schema], *, defaults: bo
     return schema
 
 
-def _has_defaults(schema: Schema) -> bool:
-    """Whether a part needs the default {}, so that the defaults below it take effect in an object without it.
+def _defaults_below(schema: Schema) -> Schema:
+    """The default of a part whose fields have defaults: without one they would take no effect where it is left out.
 
-    Asked only of parts that are always there: pydantic tells no default that a factory makes, while a part that
-    may be absent has the default None.
+    It is written out, as the API server judges it by the part's rules before it fills in what lies below.
     """
-    return any("default" in child for child in schema.get("properties", {}).values())
+    return {name: child["default"] for name, child in schema.get("properties", {}).items() if "default" in child}
 
 
 def _resolved(node: Mapping[str, Any], defs: Mapping[str, Schema]) -> Mapping[str, Any]:

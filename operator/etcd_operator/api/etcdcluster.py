@@ -97,7 +97,7 @@ class StorageSpec(ApiModel):
 
 _QUANTITIES = {
     "type": "object",
-    "maxProperties": 16,
+    "maxProperties": 8,
     "additionalProperties": {
         **QUANTITY_SCHEMA,
         "x-kubernetes-validations": [
@@ -163,8 +163,13 @@ _MEMBERS_RULES = (
         "must be 1, 3, 5 or 7: an even number of members tolerates no more failures than one fewer, and splits evenly",
     ),
     Rule(
-        "self >= 1 && self <= 7",
-        "must be 1, 3, 5 or 7: with more than 7 members every write waits for more disks than safety asks for",
+        "self <= 7",
+        "must be 1, 3, 5 or 7: with more members every write waits for more disks than safety asks for",
+    ),
+    Rule(
+        "self >= 1",
+        "must be 1, 3, 5 or 7: to stop an etcd and keep its data, delete the EtcdCluster while"
+        " spec.storage.deletionPolicy is Retain, and apply it again later",
     ),
 )
 _VERSION_RULE = Rule(

@@ -87,6 +87,6 @@ class EtcdOptions(ApiModel):
           max-request-bytes: 3145728
           log-level: debug
 
-    A key that this version of etcd does not know, or that is the operator's business, is not applied;
-    the condition Degraded tells so.
+    A key that is the operator's business is refused with what to use instead. A key that this version of etcd
+    does not know is not applied; the condition Degraded tells so.
     """

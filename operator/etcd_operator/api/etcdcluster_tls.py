@@ -23,7 +23,9 @@ class PeerTLS(ApiModel):
         immutable("members with TLS and members without cannot talk to each other; create a new EtcdCluster instead"),
     ] = "Managed"
     """Managed: the operator issues and renews the certificates, from an authority of this EtcdCluster alone.
-    Off: no encryption and no authentication between members; for experiments only. Immutable.
+
+    "Off", in quotes as YAML takes a bare Off for false: no encryption and no authentication between members;
+    for experiments only. Immutable.
     """
 
 
@@ -38,7 +40,9 @@ class ClientTLS(ApiModel):
         ),
     ] = "Managed"
     """Managed: the operator issues and renews the certificates; clients use those of the Secret <name>-client.
-    Off: everybody who reaches the Service may read and write everything; for experiments only. Immutable.
+
+    "Off", in quotes as YAML takes a bare Off for false: everybody who reaches the Service may read and write
+    everything; for experiments only. Immutable.
     """
     extra_sans: Annotated[
         tuple[

@@ -17,6 +17,10 @@ _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**5
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _QUANTITY: Final = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))([KMGTPE]i|[eE][+-]?\d+|[numkMGTPE]?)")
 
+#: Larger amounts count as this one, as in Kubernetes; the exponent is bounded only to keep the arithmetic small.
+_LARGEST: Final = 2**63 - 1
+_LARGEST_EXPONENT: Final = 60
+
 #: The JSON schema of a quantity. The length bounds what the API server reckons that a rule may cost.
 QUANTITY_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -24,8 +28,8 @@ QUANTITY_SCHEMA: Final[dict[str, Any]] = {
     "maxLength": 32,
 }
 
-#: One or more of a whole number and a unit, largest first or not, as Gateway API has it; also valid for RE2 in CEL.
-DURATION_PATTERN: Final = "^([0-9]{1,6}(h|m|s|ms)){1,4}$"
+#: Whole numbers with units, as Gateway API has it, for Python and for RE2 in CEL. So many digits cannot overflow there.
+DURATION_PATTERN: Final = "^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 _DURATION_PART: Final = re.compile(r"(\d+)(h|ms|m|s)")
 _MILLISECONDS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
@@ -108,11 +112,9 @@ class Quantity(_Measure):
             raise ValueError(f"{text!r} is no quantity; write it as 8Gi, 500M or 1073741824")
         number, unit = Decimal(match[1]), match[2]
         if unit in _BINARY:
-            return math.ceil(number * _BINARY[unit])
+            return min(math.ceil(number * _BINARY[unit]), _LARGEST)
         exponent = _DECIMAL[unit] if unit in _DECIMAL else int(unit[1:])
-        if abs(exponent) > 30:
-            raise ValueError(f"{text!r} is beyond what a quantity can hold")
-        return math.ceil(number.scaleb(exponent))
+        return min(math.ceil(number.scaleb(max(-_LARGEST_EXPONENT, min(exponent, _LARGEST_EXPONENT)))), _LARGEST)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

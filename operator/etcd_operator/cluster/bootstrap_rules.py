@@ -25,22 +25,23 @@ HOPELESS = {"DataMissing", "DataCorrupt", "ForeignData"}
 
 def refuse_to_found_on_bad_input(judged: Judged) -> Plan | None:
     """Nothing is founded on a spec that cannot work; what was founded before goes on as it was."""
-    founded = judged.blueprint.incarnation != judged.seen.fresh_incarnation
-    if judged.problems and not founded:
+    if judged.problems and not judged.founded:
         return Plan(waiting="; ".join(judged.problems))
     return None
 
 
 def record_bootstrap(judged: Judged) -> Plan | None:
-    """Record the cluster ID once a quorum confirmed the member list and every member published its name.
+    """Record the cluster ID once a quorum confirmed the member list and every member published its client URLs.
 
-    Both are needed: until its name is published, a member whose directory is emptied would bootstrap again
-    under its old identity (etcd refuses only members that the others know as bootstrapped).
+    Both are needed: until they are published, a member may not have started at all, which the fuse would then
+    forbid for good, and one whose directory is emptied would bootstrap again under its old identity. Names prove
+    nothing: founders bear theirs from the first entry on (seen on 3.7; etcd's isMemberBootstrapped asks for URLs).
     """
     plan, members = judged.blueprint, judged.membership
     if plan.bootstrapped or members.list is None or not members.confirmed:
         return None
-    if {member.name for member in members.list.members} != set(plan.members):
+    published = {member.name for member in members.list.members if member.client_urls}
+    if published != set(plan.members) or len(members.list.members) != len(plan.members):
         return None
     if annotations(judged.seen.objects.stateful_sets.get(plan.names.stateful_set)).get(INCARNATION) != plan.incarnation:
         return None  # what answers is a bootstrap that was given up
@@ -57,7 +58,7 @@ def record_bootstrap(judged: Judged) -> Plan | None:
 def refound_after_change(judged: Judged) -> Plan | None:
     """Start over with the spec as it is now, when it changed before bootstrap was recorded."""
     plan = judged.blueprint
-    if plan.bootstrapped or judged.problems or plan.incarnation == judged.seen.fresh_incarnation:
+    if plan.bootstrapped or judged.problems or not judged.founded:
         return None
     if plan.applied_spec == settled_json(judged.seen.cluster.spec):
         return None

@@ -42,6 +42,11 @@ def available(judged: Judged) -> Told:
             f"{members.answering} of {len(members.members)} members answer; clients get access when all have joined"
         )
         return _told("Available", "False", "Bootstrapping", message)
+    if missing := _missing_access(judged):
+        reason = "AccessMissing" if judged.published else "Publishing"
+        return _told(
+            "Available", "False", reason, f"etcd has a quorum; {' and '.join(missing)} for clients are being made"
+        )
     match members.quorum:
         case Quorum.HEALTHY:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
@@ -53,6 +58,16 @@ def available(judged: Judged) -> Told:
             return _told("Available", "Unknown", reason, f"not known whether clients can write: {silent}")
         case Quorum.LOST:
             return _told("Available", "False", "QuorumLost", _lost(members.ailing, members.needed, members.voter_count))
+
+
+def _missing_access(judged: Judged) -> list[str]:
+    """What clients need and do not find, while etcd itself would serve them."""
+    objects, names = judged.seen.objects, judged.blueprint.names
+    if judged.membership.quorum is not Quorum.HEALTHY:
+        return []
+    service = [] if names.client_service in objects.services else [f"Service {names.client_service}"]
+    secret = [] if names.client_access in objects.secrets else [f"Secret {names.client_access}"]
+    return service + secret
 
 
 def _lost(ailing: tuple[SeenMember, ...], needed: int, voters: int) -> str:

@@ -16,7 +16,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.observe import Observer, Picture
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import has_changed, status
-from etcd_operator.cluster.steps import Plan
+from etcd_operator.cluster.steps import Plan, Step
 from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
 from etcd_operator.cluster.trouble import Trouble, is_running
 from etcd_operator.etcd.client import EtcdClient
@@ -33,7 +33,9 @@ SOON = 0.1
 AILING = 1.0
 #: Seconds between two looks at a resting cluster, and by how much each further cluster stretches them: a few clusters
 #: are watched closely, a thousand cost no more than a call a minute each (design: at rest).
-RESTING, RESTING_PER_CLUSTER = 5.0, 0.06
+RESTING, RESTING_PER_CLUSTER = 4.0, 0.06
+#: Seconds until the very same steps are taken once more: they did not have the effect that they should have had.
+REPEATED = 5.0
 #: Seconds for which what Kubernetes said is good enough to ask only etcd, while something is amiss.
 PICTURE_IN_TROUBLE = 2.0
 
@@ -62,6 +64,7 @@ class EtcdClusterController:
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()
+        self._last_steps: dict[Key, tuple[Step, ...]] = {}
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:
         """One round; raises what kept it from being carried out, after the status has told it."""
@@ -70,9 +73,7 @@ class EtcdClusterController:
         if picture is None:
             return self._forget(key)
         judged, decided = await self._judge(picture)
-        if kept and (
-            decided.steps or key not in self._at_rest or self._differs(picture, judged, Outcome(plan=decided))
-        ):
+        if kept and (decided.steps or self._differs(picture, judged, Outcome(plan=decided))):
             picture = await self._look(key)
             if picture is None:
                 return self._forget(key)
@@ -81,7 +82,7 @@ class EtcdClusterController:
 
     async def _carry_out(self, key: Key, picture: Picture, judged: Judged, decided: Plan) -> Result:
         structlog.contextvars.bind_contextvars(step=decided.rule)
-        self._tell(picture, tales_of_steps(decided, bootstrapped=judged.blueprint.bootstrapped))
+        self._tell(picture, tales_of_steps(decided, published=judged.published))
         failure: Exception | None = None
         outcome = Outcome(plan=decided)
         if decided.steps:
@@ -114,6 +115,7 @@ class EtcdClusterController:
 
     def _forget(self, key: Key) -> Result:
         self._pictures.pop(key, None)
+        self._last_steps.pop(key, None)
         self._at_rest.discard(key)
         self._told(key, None)
         return Result()
@@ -121,9 +123,11 @@ class EtcdClusterController:
     def _next_look(self, key: Key, judged: Judged, decided: Plan) -> Result:
         rests = not decided.steps and not decided.waiting and judged.blueprint.bootstrapped
         (self._at_rest.add if rests else self._at_rest.discard)(key)
+        repeated = bool(decided.steps) and decided.steps == self._last_steps.get(key)
+        self._last_steps[key] = decided.steps
         if decided.steps:
             self._pictures[key] = (0.0, self._pictures[key][1])
-            return Result(requeue_after=0.0)
+            return Result(requeue_after=REPEATED if repeated else 0.0)
         if rests or judged.seen.cluster.spec.paused:
             return Result(requeue_after=max(RESTING, RESTING_PER_CLUSTER * len(self._pictures)))
         running = [member for member in judged.membership.members if member.pod and is_running(member.pod)]

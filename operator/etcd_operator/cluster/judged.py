@@ -8,14 +8,19 @@ from typing import Self
 
 from etcd_operator.cluster.members import Membership, membership
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.records import Proof, proof
+from etcd_operator.cluster.records import Proof, foundation, proof
 from etcd_operator.cluster.settled import blueprint, pending, problems
 from etcd_operator.resources.blueprint import Blueprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """One observation and what it amounts to."""
+    """One observation and what it amounts to.
+
+    `problems` and `pending` speak of the user's spec: sentences that say what is wrong with it, and the fields in
+    which it differs from what the members run. `founded` tells whether objects record what that is, `published` whether
+    the status that stands says that clients were let in.
+    """
 
     seen: Observation
     proof: Proof
@@ -23,6 +28,8 @@ class Judged:
     membership: Membership
     problems: tuple[str, ...]
     pending: tuple[str, ...]
+    founded: bool
+    published: bool
 
     @classmethod
     def of(cls, seen: Observation) -> Self:
@@ -35,4 +42,11 @@ class Judged:
             membership=membership(seen, plan),
             problems=tuple(problems(seen.cluster.spec)),
             pending=pending(seen.cluster.spec, plan.spec),
+            founded=foundation(seen) is not None,
+            published=_was_published(seen),
         )
+
+
+def _was_published(seen: Observation) -> bool:
+    standing = seen.cluster.status.conditions if seen.cluster.status else ()
+    return any(each.type == "Available" and each.reason not in {"Bootstrapping", "Publishing"} for each in standing)

@@ -11,8 +11,7 @@ from typing import Literal
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble
-from etcd_operator.etcd.model import Member, MemberList, hex_id
-from etcd_operator.etcd.probe import Answer
+from etcd_operator.etcd.model import Answer, Member, MemberList, hex_id
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from etcd_operator.api import EtcdCluster
-from etcd_operator.etcd.probe import Answer
+from etcd_operator.etcd.model import Answer
 from etcd_operator.resources.names import Manifest, Names
 
 Named = Mapping[str, Manifest]

@@ -16,8 +16,8 @@ from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
 from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.etcd.model import Endpoint
-from etcd_operator.etcd.probe import Answer, ask
+from etcd_operator.etcd.model import Answer, Endpoint
+from etcd_operator.etcd.probe import ask
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
@@ -32,6 +32,10 @@ from etcd_operator.kube.resources import (
 )
 from etcd_operator.resources.names import CLIENT_PORT, CLUSTER_LABEL, Manifest, Names
 from etcd_operator.resources.secrets import content
+
+#: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
+#: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.
+ANSWER_WITHIN, ROUND_WITHIN = 1.5, 3.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +154,7 @@ class Observer:
             for pod, manifest in picture.objects.pods.items()
             if is_running(manifest) and (address := manifest["status"].get("podIP"))
         }
-        return await ask(self._etcd, endpoints)
+        return await ask(self._etcd, endpoints, timeout=ANSWER_WITHIN, budget=ROUND_WITHIN)
 
 
 def _address(ip: str) -> str:

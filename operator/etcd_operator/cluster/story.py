@@ -29,8 +29,8 @@ class Tale:
     message: str
 
 
-def tales_of_steps(plan: Plan, *, bootstrapped: bool) -> list[Tale]:
-    """What is done about a running cluster, one event a step; making a new one is told by its conditions."""
+def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
+    """What is done about a cluster that clients use, one event a step; making one is told by its conditions."""
     tales = []
     for step in plan.steps:
         match step:
@@ -40,9 +40,9 @@ def tales_of_steps(plan: Plan, *, bootstrapped: bool) -> list[Tale]:
                 tales.append(
                     Tale(type="Normal", reason="Deleting", message=f"deleting {step.kind} {step.name}: {step.reason}")
                 )
-            case Apply() if bootstrapped or plan.rule.startswith("refound"):
+            case Apply() if published or plan.rule.startswith("refound"):
                 tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
-            case IssueAuthority() | IssueLeaf() if bootstrapped:
+            case IssueAuthority() | IssueLeaf() if published:
                 tales.append(Tale(type="Normal", reason="IssuingCertificate", message=step.reason))
             case SetOwner():
                 tales.append(
@@ -67,7 +67,7 @@ def _told(old: Condition | None, new: Condition) -> Tale | None:
         case "Available", "True":
             return Tale(type="Normal", reason="Available", message=new.message)
         case "Available", _:
-            begins = old is None or new.reason == "Bootstrapping"
+            begins = old is None or new.reason in {"Bootstrapping", "Publishing"}
             return Tale(type="Normal" if begins else "Warning", reason=new.reason, message=new.message)
         case "Degraded", "True":
             return Tale(type="Warning", reason=new.reason, message=new.message)

@@ -79,7 +79,7 @@ PLAIN_WORDS: dict[Kind, str] = {
     "timeout": "no answer",
     "refused": "connection refused: nothing listens there",
     "unreachable": "no route to that address",
-    "tls": "the TLS handshake failed",
+    "tls": "the TLS handshake failed",  # refined by `_tls_words`
     "unavailable": "the connection broke",
     "no_leader": "no leader",
     "unhealthy_cluster": "etcd asks to wait until all voters have been connected for 5 s",
@@ -133,6 +133,8 @@ def error_from(code: str, detail: str, *, waited: float) -> EtcdError:
     words = PLAIN_WORDS.get(kind)
     if kind == "timeout":
         words = f"no answer within {waited:g} s"
+    elif kind == "tls":
+        words = _tls_words(detail)
     elif words is None:
         words = f"etcd answered: {detail.removeprefix('etcdserver: ')}" if detail else f"the call failed ({code})"
     return EtcdError(kind, words, detail=detail)
@@ -151,3 +153,17 @@ def _kind(code: str, detail: str) -> Kind:
             if text in detail:
                 return kind
     return "unavailable" if code in ("UNAVAILABLE", "CANCELLED") else "other"
+
+
+def _tls_words(detail: str) -> str:
+    """Which side refused what, as far as gRPC's core tells (its texts, seen with grpcio 1.85)."""
+    reasons = (
+        (
+            "CERTIFICATE_VERIFY_FAILED",
+            "the member's certificate has expired or is not signed by the expected authority",
+        ),
+        ("Hostname Verification", "the member's certificate does not carry its name"),
+        ("WRONG_VERSION_NUMBER", "the member does not speak TLS there"),
+        ("TSI_DATA_CORRUPTED", "the member refused the certificate that it was shown"),
+    )
+    return next((words for text, words in reasons if text in detail), PLAIN_WORDS["tls"])

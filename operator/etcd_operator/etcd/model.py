@@ -5,7 +5,10 @@ Identities are integers, as etcd keeps them; people see them in hex, see `hex_id
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+
+from etcd_operator.etcd.errors import EtcdError
 
 
 def hex_id(number: int) -> str:
@@ -137,3 +140,21 @@ class KeyHash:
     hash: int
     compact_revision: int
     hash_revision: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one member answered.
+
+    status: its own report; None when it gave none, then `error` tells why.
+    members: the member list through this member; from a learner None, as learners refuse that question.
+    linearizable: a quorum confirmed that list through this member, that is: it can commit now.
+    error: why there is no status, or why no quorum confirmed the list; None when all went well.
+    asked_at: when the round began (UTC).
+    """
+
+    status: MemberReport | None
+    members: MemberList | None
+    linearizable: bool
+    error: EtcdError | None
+    asked_at: datetime

@@ -8,13 +8,12 @@ packet must not make a member look dead. The whole round ends within `BUDGET`.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, MemberList, MemberReport
+from etcd_operator.etcd.model import Answer, Endpoint, MemberList, MemberReport
 
 T = TypeVar("T")
 
@@ -26,24 +25,6 @@ _FRESH = 0.5
 
 #: Seconds of the budget kept for the member's own list, when no quorum confirmed it.
 _LAST_WORD = 0.4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What one member answered.
-
-    status: its own report; None when it gave none, then `error` tells why.
-    members: the member list through this member; from a learner None, as learners refuse that question.
-    linearizable: a quorum confirmed that list through this member, that is: it can commit now.
-    error: why there is no status, or why no quorum confirmed the list; None when all went well.
-    asked_at: when the round began (UTC).
-    """
-
-    status: MemberReport | None
-    members: MemberList | None
-    linearizable: bool
-    error: EtcdError | None
-    asked_at: datetime
 
 
 async def ask(

@@ -16,7 +16,16 @@ from urllib.parse import urlencode
 import aiohttp
 
 from etcd_operator.kube.connection import Connection
-from etcd_operator.kube.errors import Conflict, Fenced, Gone, KubeError, NotFound, Unavailable, error_from_response
+from etcd_operator.kube.errors import (
+    Conflict,
+    Fenced,
+    Gone,
+    Invalid,
+    KubeError,
+    NotFound,
+    Unavailable,
+    error_from_response,
+)
 from etcd_operator.kube.resources import Resource, resource_of
 from etcd_operator.resources.names import MANAGER, Manifest
 
@@ -145,9 +154,17 @@ class Kube:
         metadata = manifest["metadata"]
         path = resource_of(manifest).path(metadata.get("namespace"), metadata["name"], subresource)
         query = {"fieldManager": MANAGER, "force": "true" if force else "false"}
-        return await self._send(
-            verb, "PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml"
-        )
+        try:
+            return await self._send(
+                verb, "PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml"
+            )
+        except Invalid as error:
+            if any(cause.get("field") == "metadata.uid" for cause in error.details.get("causes", ())):
+                # How the API server says that an object of the name exists, but another one.
+                raise Conflict(
+                    status=409, reason="Conflict", message=error.message, details=error.details, request=error.request
+                ) from error
+            raise
 
     async def patch(
         self,

@@ -57,23 +57,32 @@ def _pod_template(blueprint: Blueprint) -> Manifest:
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "topologySpreadConstraints": [
-                _spread(blueprint, "kubernetes.io/hostname"),
-                _spread(blueprint, "topology.kubernetes.io/zone"),
-            ],
+            "affinity": {
+                "podAntiAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        _apart(blueprint, "kubernetes.io/hostname", weight=100),
+                        _apart(blueprint, "topology.kubernetes.io/zone", weight=50),
+                    ]
+                }
+            },
             "containers": [_etcd_container(blueprint)],
             "volumes": _volumes(blueprint),
         },
     }
 
 
-def _spread(blueprint: Blueprint, topology_key: str) -> Manifest:
-    """Softly: a cluster on too few nodes is better than no cluster; the status reports members that share one."""
+def _apart(blueprint: Blueprint, topology_key: str, *, weight: int) -> Manifest:
+    """Softly: a cluster on too few nodes is better than no cluster; the status reports members that share one.
+
+    Anti-affinity and not topology spread constraints: of those the scheduler ignores all on nodes that lack the
+    label of any, so that a Kubernetes without zones would not spread over nodes either (seen).
+    """
     return {
-        "topologyKey": topology_key,
-        "maxSkew": 1,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": selector_labels(blueprint.names.name)},
+        "weight": weight,
+        "podAffinityTerm": {
+            "topologyKey": topology_key,
+            "labelSelector": {"matchLabels": selector_labels(blueprint.names.name)},
+        },
     }
 
 

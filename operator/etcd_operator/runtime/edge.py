@@ -195,6 +195,7 @@ class Edge:
             connector=aiohttp.TCPConnector(limit=0, ssl=connection.rest.ssl_context),
             headers={"User-Agent": f"{MANAGER}/watch"},
             middlewares=[self._middleware(connection)],
+            response_class=_Response,
             trust_env=True,
         )
         return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
@@ -218,6 +219,16 @@ class Edge:
             return response
 
         return send
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer to Kopf. The API server says `items: null` in an empty list of metadata, which Kopf falls over."""
+
+    async def json(self, **options: Any) -> Any:
+        told = await super().json(**options)
+        if isinstance(told, dict) and told.get("items", ()) is None:
+            told["items"] = []
+        return told
 
 
 class _Backoffs:
