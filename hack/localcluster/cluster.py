@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import artifacts, cgroups, dns_probe, health, imagestore, kubeadm, network, state, versions
+from localcluster import artifacts, cgroups, dns_probe, health, imagestore, kubeadm, limits, network, state, versions
 from localcluster import node as machines
 from localcluster.addresses import DNS_SERVICE
 from localcluster.diagnose import culprit, log_of
@@ -114,10 +114,13 @@ class Cluster:
         return wrong or ([] if self._dns_answers(1) else ["the cluster's DNS Service does not answer"])
 
     def load(self, archive: Path) -> None:
-        """Put the images of a docker-archive on all nodes that run; instant for those that have it."""
-        running = [node for node in self.nodes if machines.running_pid(node) is not None]
+        """Put the images of a docker-archive on all nodes; instant for those that have it.
+
+        Nodes that are stopped get it when they start.
+        """
+        imagestore.remember(archive, self.state)
         with _stopping_on_interrupt():
-            _each(running, lambda node: imagestore.load(archive, node))
+            self._load_remembered([node for node in self.nodes if machines.running_pid(node) is not None])
 
     def exec(self, node: str, argv: Sequence[str], *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command inside a node and return what it said and its exit code."""
@@ -135,7 +138,9 @@ class Cluster:
         with state.cluster_lock(self.name), _stopping_on_interrupt():
             if machines.running_pid(node) is None:
                 since = _now()
+                _prepare_machine()
                 machines.start(node, artifacts.ensure_node_programs(Progress()))
+                self._load_remembered([node])
                 self._wait_ready([node], since)
 
     def partition(self, name: str) -> None:
@@ -155,11 +160,12 @@ class Cluster:
         pattern = imagestore.ensure_pattern(artifacts.ensure_node_images(progress), programs, progress)
         since = _now()
         with progress.step(f"Starting {_count(self.nodes)} of cluster {self.name}", estimate=3):
-            with state.machine_lock():
-                network.ensure_switch()
+            _prepare_machine()
             self._start_all(programs, pattern)
+            self._load_remembered(self.nodes)
         first, *others = self.nodes
         if first.is_member:
+            kubeadm.write_kubeconfig(first, self.kubeconfig)
             with progress.step("Waiting for the API server", estimate=10):
                 fine = self.kubectl.answers(API_TIMEOUT)
                 require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
@@ -189,6 +195,10 @@ class Cluster:
             network.plug_in(netns=node.netns, link=node.link, address=node.address, pods=node.pods)
 
         _each(self.nodes, start)
+
+    def _load_remembered(self, nodes: list[Node]) -> None:
+        archives = imagestore.remembered(self.state)
+        _each(nodes, lambda node: [imagestore.load(archive, node) for archive in archives])
 
     def _join(self, fresh: list[Node]) -> None:
         if fresh:
@@ -233,6 +243,7 @@ def remove(name: str) -> bool:
             machines.wipe_folder(found.folder)
             if not state.find_all():
                 network.remove_switch()
+                limits.restore_all(state.limits_record())
     return True
 
 
@@ -259,6 +270,13 @@ def addons() -> str:
     for mark, value in values.items():
         text = text.replace(mark, value)
     return text
+
+
+def _prepare_machine() -> None:
+    """What nodes of all clusters share."""
+    with state.machine_lock():
+        limits.raise_all(state.limits_record())
+        network.ensure_switch()
 
 
 def _each(nodes: Iterable[Node], action: Callable[[Node], object]) -> None:

@@ -24,6 +24,7 @@ from localcluster.errors import ClusterError
 from localcluster.node import Node, command
 from localcluster.progress import Progress
 from localcluster.shell import run
+from localcluster.state import ClusterState
 
 #: Seconds for one image to be unpacked, on a slow disk.
 IMPORT_TIMEOUT = 300.0
@@ -98,6 +99,20 @@ def load(archive: Path, node: Node) -> bool:
     with loaded.open("a") as record:
         record.write(mark + "\n")
     return True
+
+
+def remember(archive: Path, cluster: ClusterState) -> None:
+    """Nodes that are stopped or do not exist yet get this archive as well, when they start."""
+    if archive.resolve() not in remembered(cluster):
+        with (cluster.folder / "archives").open("a") as record:
+            record.write(f"{archive.resolve()}\n")
+
+
+def remembered(cluster: ClusterState) -> list[Path]:
+    """Archives that were loaded into the cluster, as far as they still exist."""
+    record = cluster.folder / "archives"
+    paths = [Path(line) for line in record.read_text().splitlines()] if record.exists() else []
+    return [path for path in paths if path.exists()]
 
 
 def import_image(ctr: Sequence[str], archive: Path) -> None:

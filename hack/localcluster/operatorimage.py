@@ -46,6 +46,9 @@ NOT_FOR_BASE = (
     "/usr/share/zoneinfo/right/*",
     "/var/cache/*",
     "/var/lib/dpkg/info/*",
+    "/usr/bin/dpkg*",
+    "/usr/bin/debconf*",
+    "/bin/tar",
 )
 
 #: How many versions of the image stay in the cache, each of some 150 MB.

@@ -44,6 +44,11 @@ def clusters_dir() -> Path:
     return artifacts.cache_dir() / "clusters"
 
 
+def limits_record() -> Path:
+    """The file that `limits` remembers the machine's own values in, while there are clusters."""
+    return clusters_dir() / ".limits.json"
+
+
 def find(name: str) -> ClusterState | None:
     """The cluster of that name, None where there is none."""
     try:

@@ -222,7 +222,6 @@ def _leaf(authority: Authority, name: str, *, server: bool) -> Any:
 @contextlib.asynccontextmanager
 async def lab(folder: Path, version: str = NEWEST, **given: Any) -> AsyncIterator[Lab]:
     """An empty lab; every member that a test started has ended when it is left."""
-    folder.mkdir(parents=True, exist_ok=True)
     async with EtcdClient(**given) as client:
         opened = Lab(folder=folder, client=client, version=version)
         try:

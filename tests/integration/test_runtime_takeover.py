@@ -121,7 +121,7 @@ async def test_an_orderly_stop_hands_over_within_two_seconds(
     await kube.apply(etcd_cluster(namespace, "slow-a"))  # a reconcile in flight must not hold it up
 
     async def in_flight() -> bool:
-        return leader.reconciles[-1]["key"].endswith("slow-a")
+        return bool(leader.reconciles[-1]["key"].endswith("slow-a"))
 
     await until(in_flight)
     asked = time.time()

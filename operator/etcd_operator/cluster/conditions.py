@@ -168,7 +168,7 @@ def degraded(judged: Judged) -> Told:
         )
         return _told("Degraded", "True", "AuthorityLost", message)
     if ailing := judged.membership.ailing:
-        message = "; ".join(f"{m.name}: {m.trouble.message if m.trouble else m.why}" for m in ailing)
+        message = "; ".join(m.trouble.message if m.trouble else f"{m.name}: {m.why}" for m in ailing)
         return _told("Degraded", "True", "MembersUnhealthy", message)
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)

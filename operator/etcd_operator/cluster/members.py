@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Literal
 
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.records import is_terminating
+from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble
 from etcd_operator.etcd.model import Answer, Member, MemberList, hex_id
 from etcd_operator.resources.blueprint import Blueprint
@@ -136,7 +136,7 @@ def _member_list(seen: Observation, cluster_id: str) -> tuple[MemberList | None,
 def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member | None) -> SeenMember:
     pod, answer = seen.objects.pods.get(name), seen.answers.get(name)
     foreign = _is_foreign(answer, plan.cluster_id)
-    trouble = _trouble(seen, name, pod)
+    trouble = _foreign_volume(seen, plan, name) or _trouble(seen, name, pod)
     why = _why(pod, answer, foreign=foreign, listed=listed, plan=plan, trouble=trouble)
     return SeenMember(
         name=name,
@@ -151,10 +151,23 @@ def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member |
     )
 
 
+def _foreign_volume(seen: Observation, plan: Blueprint, name: str) -> Trouble | None:
+    """A volume that another etcd cluster's data is recorded on; this cluster's directory is not there."""
+    claim = seen.objects.claims.get(seen.names.claim(name))
+    record = volume_record(claim, name) if claim else None
+    if record is None or not plan.cluster_id or record.cluster_id == plan.cluster_id:
+        return None
+    return Trouble(
+        reason="ForeignVolume",
+        message=f"{name}: PersistentVolumeClaim {seen.names.claim(name)} holds the data of etcd cluster "
+        f"{record.cluster_id}, not of this one; put the right volume in its place",
+    )
+
+
 def _trouble(seen: Observation, name: str, pod: Manifest | None) -> Trouble | None:
     claim = seen.objects.claims.get(seen.names.claim(name))
-    from_claim = claim_trouble(claim, seen.complaints) if claim else None
-    return from_claim or (pod_trouble(pod, seen.complaints) if pod else None)
+    from_claim = claim_trouble(claim, seen.complaints, seen.at) if claim else None
+    return from_claim or (pod_trouble(pod, seen.complaints, seen.at) if pod else None)
 
 
 def _is_foreign(answer: Answer | None, cluster_id: str) -> bool:

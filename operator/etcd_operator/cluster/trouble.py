@@ -4,6 +4,7 @@ Pure. Judges pods and the Warning events about them; says nothing about whether 
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from etcd_operator.cluster.observation import Complaint
@@ -14,6 +15,11 @@ from etcd_operator.resources.names import Manifest
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 #: Reasons that mean the container cannot be made from its spec.
 CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+#: How long Kubernetes may complain about an object before it is believed: mounts and volumes that only take their
+#: turn leave Warning events behind as well.
+PATIENCE = timedelta(seconds=8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,20 +46,20 @@ def is_ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
 
 
-def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...] = ()) -> Trouble | None:
+def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
     name = pod["metadata"]["name"]
     for judgement in (_unschedulable, _unusable_image, _uncreatable, _crashed):
         if trouble := judgement(name, pod):
             return trouble
-    if not is_running(pod):
+    if not is_running(pod) and _age(pod, now) > PATIENCE:
         return _complained(name, complaints)
     return None
 
 
-def claim_trouble(claim: Manifest, complaints: tuple[Complaint, ...]) -> Trouble | None:
+def claim_trouble(claim: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """Why a volume is not there yet."""
-    if claim.get("status", {}).get("phase") == "Bound":
+    if claim.get("status", {}).get("phase") == "Bound" or _age(claim, now) < PATIENCE:
         return None
     name = claim["metadata"]["name"]
     for complaint in complaints:
@@ -124,6 +130,10 @@ def _complained(name: str, complaints: tuple[Complaint, ...]) -> Trouble | None:
         if complaint.kind == "Pod" and complaint.name == name:
             return Trouble(reason=complaint.reason, message=f"{name}: {complaint.message}")
     return None
+
+
+def _age(manifest: Manifest, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(manifest["metadata"]["creationTimestamp"])
 
 
 def _waiting(pod: Manifest) -> dict[str, Any]:

@@ -76,7 +76,12 @@ class MemberReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """An entry of etcd's member list. A member that never started has no name and no client URLs."""
+    """An entry of etcd's member list.
+
+    A member that was added has no name before its first start; those that the cluster was bootstrapped with have
+    theirs from the initial cluster on. What tells either that it has been there is its client URLs (etcd's own test,
+    `isMemberBootstrapped` in server/etcdserver/cluster_util.go).
+    """
 
     id: int
     name: str
@@ -87,7 +92,7 @@ class Member:
     @property
     def started(self) -> bool:
         """Whether the member has published itself once; it tells nothing about now."""
-        return bool(self.name)
+        return bool(self.client_urls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
