@@ -161,7 +161,7 @@ class Cluster:
         since = _now()
         with progress.step(f"Starting {_count(self.nodes)} of cluster {self.name}", estimate=3):
             _prepare_machine()
-            self._start_all(programs, pattern)
+            started = self._start_all(programs, pattern)
             self._load_remembered(self.nodes)
         first, *others = self.nodes
         if first.is_member:
@@ -176,14 +176,18 @@ class Cluster:
         with progress.step("Waiting until nodes, DNS and storage are ready", estimate=8):
             with ThreadPoolExecutor() as pool:
                 joining = pool.submit(self._join, [node for node in others if not node.is_member])
-                self.kubectl.apply(addons())
+                self.kubectl.apply(addons(first))
                 joining.result()
             self._wait_ready(self.nodes, since)
-            self._wait_for_addons()
+            self._wait_for_addons({node.name for node in started}, since)
 
-    def _start_all(self, programs: Path, pattern: Path) -> None:
-        """Start what does not run, and anew what was never set up (all, when the control plane is missing)."""
+    def _start_all(self, programs: Path, pattern: Path) -> list[Node]:
+        """Start what does not run, and anew what was never set up (all, when the control plane is missing).
+
+        Returns the nodes that were started.
+        """
         lost = not self.nodes[0].is_member
+        started = []
 
         def start(node: Node) -> None:
             if lost or not node.is_member:
@@ -192,9 +196,11 @@ class Cluster:
             if machines.running_pid(node) is None:
                 imagestore.give(pattern, node)
                 machines.start(node, programs)
+                started.append(node)
             network.plug_in(netns=node.netns, link=node.link, address=node.address, pods=node.pods)
 
         _each(self.nodes, start)
+        return started
 
     def _load_remembered(self, nodes: list[Node]) -> None:
         archives = imagestore.remembered(self.state)
@@ -214,12 +220,14 @@ class Cluster:
         slow = nodes[-1]
         require(waited, f"not all of {', '.join(sorted(names))} become Ready", culprit(slow) or log_of(slow, "kubelet"))
 
-    def _wait_for_addons(self) -> None:
-        available = self.kubectl.watch_until(
+    def _wait_for_addons(self, started: set[str], since: datetime.datetime) -> None:
+        first = self.nodes[0]
+        fine = self.kubectl.watch_until(
+            "pods", "-A", done=lambda seen: health.addons_run(seen, started, since), seconds=READY_TIMEOUT
+        ) and self.kubectl.watch_until(
             "deployments", "-A", done=lambda seen: health.available(seen, health.ADDONS), seconds=READY_TIMEOUT
         )
-        first = self.nodes[0]
-        require(available, f"{', '.join(health.ADDONS)} do not become available", culprit(first))
+        require(fine, f"{' or '.join(health.ADDONS)} does not become available", culprit(first))
         require(self._dns_answers(30), "the cluster's DNS Service does not answer", log_of(first, "coredns"))
 
     def _dns_answers(self, seconds: float) -> bool:
@@ -258,9 +266,10 @@ def leftovers(name: str) -> list[str]:
     return left + ([f"mounts below {folder}"] if f"{folder}/" in mounts else [])
 
 
-def addons() -> str:
+def addons(control_plane: Node) -> str:
     """What every cluster has beside kubeadm's own: DNS and storage."""
     values = {
+        "@API_ADDRESS@": control_plane.address,
         "@DNS_SERVICE@": DNS_SERVICE,
         "@COREDNS@": versions.COREDNS_IMAGE,
         "@PROVISIONER@": versions.LOCAL_PATH_IMAGE,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,7 @@ CLUSTER_BUILDS = (
 
 def cluster_programs(progress: Progress) -> Path:
     """The folder with every program of the cluster, `KUBE_PROGRAMS` as links; built when missing."""
-    _check_versions()
+    check_versions(SOURCE, versions.GO_MODULES)
     go = ensure_go(SOURCE, progress)
     sources = [path for name in ("kube", "etcd", "coredns", "pause") for path in (SOURCE / name, name)]
     key = _key(go, SOURCE / "go.mod", SOURCE / "go.sum", *sources, repr(CLUSTER_BUILDS))
@@ -121,10 +120,10 @@ def extra_programs(name: str, progress: Progress) -> Path:
 
     Raises BuildError when there is no such module.
     """
+    if name not in versions.EXTRA_GO_MODULES:
+        raise BuildError(f"{name} cannot be built here; what can: {', '.join(sorted(versions.EXTRA_GO_MODULES))}")
     module = SOURCE / "extra" / name
-    if not module.is_dir():
-        known = ", ".join(sorted(path.name for path in (SOURCE / "extra").iterdir()))
-        raise BuildError(f"{name} cannot be built; what can: {known}")
+    check_versions(module, versions.EXTRA_GO_MODULES[name])
     go = ensure_go(module, progress)
     mains = [f"./{path.parent.name}" for path in sorted(module.glob("*/main.go"))]
     build = Build(title=f"Building {name}", packages=("tool", *mains), linker_flags="-s -w")
@@ -199,21 +198,12 @@ class _Counter:
         self._step.detail("linking" if self._done >= self._total - 1 else text)
 
 
-def _check_versions() -> None:
-    """The versions table and go.mod must say the same, or what is built is not what its name tells."""
-    text = (SOURCE / "go.mod").read_text()
-    for module, version in versions.GO_MODULES.items():
-        if not re.search(rf"^\s*(?:require )?{re.escape(module)} v{re.escape(version)}\b", text, re.MULTILINE):
-            raise BuildError(f"versions.py says {module} {version}, {SOURCE / 'go.mod'} says otherwise")
+def check_versions(folder: Path, modules: Mapping[str, str]) -> None:
+    """The versions table and go.mod must say the same, or what is built is not what its name tells.
 
-
-def source_file(module: str, path: str, progress: Progress) -> Path:
-    """A file of the Go module `module`, at the version that go.mod requires, in Go's read-only module cache."""
-    go = ensure_go(SOURCE, progress)
-    env = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
-    answer = subprocess.run(
-        [go, "list", "-m", "-f", "{{.Dir}}", module], cwd=SOURCE, env=env, capture_output=True, text=True, check=False
-    )
-    if answer.returncode or not answer.stdout.strip():
-        raise BuildError(f"{module} is not in Go's module cache: {answer.stderr.strip()}")
-    return Path(answer.stdout.strip()) / path
+    Raises BuildError where they differ.
+    """
+    text = (folder / "go.mod").read_text()
+    for module, version in modules.items():
+        if not re.search(rf"^\s*(?:require )?{re.escape(module)} v{re.escape(version)}(?:\s|$)", text, re.MULTILINE):
+            raise BuildError(f"versions.py says {module} {version}, {folder / 'go.mod'} says otherwise")

@@ -40,6 +40,25 @@ def all_ready(seen: Mapping[str, Mapping[str, Any]], nodes: set[str], since: dat
     return nodes <= seen.keys() and all(_reported_ready(seen[node], since.replace(microsecond=0)) for node in nodes)
 
 
+def addons_run(seen: Mapping[str, Mapping[str, Any]], started: set[str], since: datetime.datetime) -> bool:
+    """Whether each addon has a pod that is ready, and not only said to be since before its node was started.
+
+    `started`: names of the nodes that were started at `since`; a pod there counts once its containers started later.
+    """
+    return all(
+        any(name.startswith(f"{addon}-") and _runs(pod, started, since) for name, pod in seen.items())
+        for addon in ADDONS
+    )
+
+
+def _runs(pod: Mapping[str, Any], started: set[str], since: datetime.datetime) -> bool:
+    if not condition_is_true(dict(pod), "Ready"):
+        return False
+    states = [status["state"].get("running", {}) for status in pod["status"].get("containerStatuses", [])]
+    begun = [datetime.datetime.fromisoformat(state["startedAt"]) for state in states if "startedAt" in state]
+    return pod["spec"].get("nodeName") not in started or all(time >= since.replace(microsecond=0) for time in begun)
+
+
 def available(seen: Mapping[str, Mapping[str, Any]], deployments: Iterable[str]) -> bool:
     """Whether all these Deployments are there and available."""
     return all(name in seen and condition_is_true(dict(seen[name]), "Available") for name in deployments)

@@ -72,9 +72,11 @@ def ensure(progress: Progress, *, tag: str | None = None) -> tuple[str, Path]:
             if not store.has(name):
                 with progress.step(f"Making the {part} image of Debian packages", estimate=12):
                     store.pull(_write_base(folder, name, packages))
-        with progress.step("Building the operator's image", estimate=8 if store.has(f"{NAME}:latest") else 60):
+        layers = digest(base, *(ROOT / name for name in ("Containerfile", "pyproject.toml", "constraints.txt")))
+        with progress.step("Building the operator's image", estimate=8 if store.knows(layers) else 40):
             store.build(image, base, _context(folder))
             store.export(image, folder / "image.tar")
+        store.learn(layers)
 
     name = key if tag is None else f"{key}-{tag}"
     return image, entry("operator-image", name, build, keep=ARCHIVES_KEPT) / "image.tar"
@@ -127,6 +129,17 @@ class _Store:
         command = self._command("images", "--quiet", image)
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
+    def knows(self, layers: str) -> bool:
+        """Whether an image on these layers was built before, so that a build finds them."""
+        return self._mark(layers).exists()
+
+    def learn(self, layers: str) -> None:
+        """Remember that an image on these layers was built."""
+        self._mark(layers).touch()
+
+    def _mark(self, layers: str) -> Path:
+        return self._folder / f"built-{layers}"
+
     def pull(self, archive: Path) -> None:
         """Take the image in a docker-archive into the store; the archive is removed."""
         command = self._command("pull", "--signature-policy", self._policy, f"docker-archive:{archive}")
@@ -178,7 +191,9 @@ def pip_access(folder: Path) -> list[str]:
     if certificates and Path(certificates).is_file():
         settings["cert"] = "/run/secrets/ca.crt"
         options.append(f"--secret=id=ca.crt,src={certificates}")
-    wheels = [path for path in settings.get("find-links", "").split() if Path(path).is_dir() and any(Path(path).iterdir())]
+    wheels = [
+        path for path in settings.get("find-links", "").split() if Path(path).is_dir() and any(Path(path).iterdir())
+    ]
     options += [f"--volume={path}:{path}:ro" for path in wheels]
     file = folder / "pip.conf"
     lines = [f"{name} = {value}".replace("\n", "\n  ") for name, value in settings.items()]

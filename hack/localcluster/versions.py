@@ -38,6 +38,14 @@ GO_MODULES: Final = {
     "go.etcd.io/etcd/etcdutl/v3": ETCD,
 }
 
+#: The modules under `go/extra/`, built only when asked for, and what each must require.
+EXTRA_GO_MODULES: Final = {
+    "etcd-3.6.16": {"go.etcd.io/etcd/server/v3": "3.6.16"},
+    "etcd-3.5.35": {"go.etcd.io/etcd/server/v3": "3.5.35"},
+    "versitygw": {"github.com/versity/versitygw": VERSITYGW},
+    "kwok": {"sigs.k8s.io/kwok": KWOK},
+}
+
 #: Where kubeadm looks for its images; the names below are what it asks for when given these tags.
 KUBERNETES_REPOSITORY: Final = "registry.k8s.io"
 COREDNS_TAG: Final = f"v{COREDNS}"

@@ -174,8 +174,8 @@ class ApiServer:
             for program, process in (("kube-apiserver", self._server), ("etcd", self._etcd)):
                 if process.poll() is not None:
                     raise AssertionError(f"{program} ended with {process.returncode}:\n{self._last_words(program)}")
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=self.tls())
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=self.tls())
+            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request("GET", "/readyz")
                 if connection.getresponse().status == 200:
                     return

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.config import Options, member_file
-from etcd_operator.etcd.model import Endpoint, MemberList, TLSIdentity
-from etcd_operator.etcd.probe import Answer, ask
+from etcd_operator.etcd.model import Answer, Endpoint, MemberList, TLSIdentity
+from etcd_operator.etcd.probe import ask
 from etcd_operator.pki import Authority, issue, new_authority
 
 NEWEST = "3.7.3"
@@ -217,6 +217,13 @@ def _leaf(authority: Authority, name: str, *, server: bool) -> Any:
         server=server,
         client=True,
     )
+
+
+async def until(ready: Callable[[], bool], *, within: float) -> None:
+    """Wait for what nothing announces."""
+    async with asyncio.timeout(within):
+        while not ready():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

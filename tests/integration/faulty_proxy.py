@@ -115,7 +115,7 @@ class FaultyProxy:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP}
         try:
             async with self._session.request(
-                request.method, f"{self._upstream}{request.raw_path}", headers=headers, data=body
+                request.method, f"{self._upstream}{request.raw_path}", headers=headers, data=body or None
             ) as answer:
                 if fault == "lose":
                     return _abort(request)
@@ -147,9 +147,14 @@ class FaultyProxy:
 
 
 def sometimes(share: float, *faults: Fault, seed: int = 1) -> Callable[[web.Request], Fault]:
-    """A fault for that share of the requests, drawn evenly; the same draw in every run."""
+    """A fault for that share of the requests, drawn evenly; conflicts (409) only for writes, as in real life."""
     draw = random.Random(seed)
-    return lambda request: draw.choice(faults) if draw.random() < share else None
+
+    def fault(request: web.Request) -> Fault:
+        drawn = draw.choice(faults) if draw.random() < share else None
+        return None if drawn == 409 and request.method == "GET" else drawn
+
+    return fault
 
 
 def _abort(request: web.Request) -> web.Response:

@@ -106,6 +106,7 @@ def refused(done: Done, field: str, message: str) -> None:
 
 def test_the_crd_is_accepted_without_a_warning_and_its_names_are_granted(kubectl: Kubectl) -> None:
     kubectl.ok("apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f", str(CRD))
+    kubectl.ok("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
     crd = json.loads(kubectl.ok("get", "crd", "etcdclusters.externaletcd.io", "-o", "json"))
     conditions = {item["type"]: item["status"] for item in crd["status"]["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}, "NonStructuralSchema or a clash of names"
@@ -177,11 +178,25 @@ def test_good_input_is_kept_as_written(kubectl: Kubectl, created: Created, spec:
     assert EtcdCluster.model_validate(stored).metadata.uid, "the operator reads what the API server takes"
 
 
+def found(kubectl: Kubectl, name: str) -> None:
+    """Write into the status that the etcd was founded."""
+    status = {"status": {"bootstrap": {"clusterID": "5eca1e5034949cd5", "incarnation": "299e9fb660"}}}
+    kubectl.ok("patch", "etcd", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+
+
 @pytest.mark.parametrize(("before", "after", "field", "message"), IMMUTABLE.values(), ids=IMMUTABLE)
 def test_what_cannot_change_says_so(
     kubectl: Kubectl, created: Created, before: dict[str, Any], after: dict[str, Any], field: str, message: str
 ) -> None:
-    refused(kubectl.patch(created(**before), {"spec": after}), field, message)
+    name = created(**before)
+    found(kubectl, name)
+    refused(kubectl.patch(name, {"spec": after}), field, message)
+
+
+def test_the_class_can_be_corrected_until_the_etcd_was_founded(kubectl: Kubectl, created: Created) -> None:
+    name = created(storage={"storageClassName": "typo"})
+    assert kubectl.patch(name, {"spec": {"storage": {"storageClassName": "fast"}}}).returncode == 0
+    assert kubectl.read(name)["spec"]["storage"]["storageClassName"] == "fast"
 
 
 @pytest.mark.parametrize(

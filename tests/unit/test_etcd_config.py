@@ -84,9 +84,9 @@ def test_what_differs_by_version() -> None:
     assert middle["max-learners"] == new["max-learners"] == MAX_LEARNERS
     assert "skip-client-san-verification" not in old["peer-transport-security"]
     assert new["peer-transport-security"]["skip-client-san-verification"] is True
-    assert old["experimental-initial-corrupt-check"] is True
+    assert old["experimental-compact-hash-check-enabled"] is True
     assert old["experimental-watch-progress-notify-interval"] == 5_000_000_000
-    assert new["feature-gates"] == middle["feature-gates"] == "CompactHashCheck=true,InitialCorruptCheck=true"
+    assert new["feature-gates"] == middle["feature-gates"] == "CompactHashCheck=true"
     assert not any(key.startswith("experimental") for found in (middle, new) for key in found)
 
 
@@ -120,13 +120,13 @@ def test_the_users_options_are_in_etcds_units() -> None:
 def test_extra_goes_before_our_defaults_and_gates_are_merged() -> None:
     extra = {
         "watch-progress-notify-interval": "1s",
-        "feature-gates": "InitialCorruptCheck=false,LeaseCheckpoint=true",
+        "feature-gates": "InitialCorruptCheck=true,CompactHashCheck=false",
         "log-level": "debug",
     }
     assert check_extra("3.7.3", extra) == []
     found = settings(options=Options(extra=extra))
     assert found["watch-progress-notify-interval"] == 1_000_000_000
-    assert found["feature-gates"] == "CompactHashCheck=true,InitialCorruptCheck=false,LeaseCheckpoint=true"
+    assert found["feature-gates"] == "CompactHashCheck=false,InitialCorruptCheck=true"
     assert found["log-level"] == "debug"
 
 

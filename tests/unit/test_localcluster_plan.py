@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 import yaml
 
-from localcluster import addresses, cgroups, cluster, diagnose, dns_probe, health, kubeadm, node_init, state
+from localcluster import (
+    addresses,
+    cgroups,
+    cluster,
+    diagnose,
+    dns_probe,
+    health,
+    imagestore,
+    kubeadm,
+    limits,
+    node_init,
+    state,
+)
 from localcluster.errors import ClusterError
 from localcluster.kubectl import documents
 from localcluster.node import Node, nodes_of
@@ -138,15 +150,17 @@ def test_each_node_has_a_cgroup_root_of_its_own(cache: Path) -> None:
 
 
 def test_every_image_in_the_addons_is_named_and_never_pulled() -> None:
-    assert "@" not in cluster.addons().replace("'@", "")
-    for document in yaml.safe_load_all(cluster.addons()):
+    assert "@" not in cluster.addons(nodes_of(DEV)[0]).replace("'@", "")
+    for document in yaml.safe_load_all(cluster.addons(nodes_of(DEV)[0])):
         if document["kind"] == "Deployment":
             for container in document["spec"]["template"]["spec"]["containers"]:
                 assert container["imagePullPolicy"] == "Never"
 
 
 def test_cluster_dns_forwards_nowhere() -> None:
-    corefile = next(d for d in yaml.safe_load_all(cluster.addons()) if d.get("data", {}).get("Corefile"))
+    corefile = next(
+        d for d in yaml.safe_load_all(cluster.addons(nodes_of(DEV)[0])) if d.get("data", {}).get("Corefile")
+    )
     assert "forward" not in corefile["data"]["Corefile"]
 
 
@@ -216,6 +230,25 @@ def test_what_a_node_said_before_it_was_started_does_not_count() -> None:
     assert not health.all_ready({"dev-1": kube_node(beat="2026-01-01T11:59:59Z")}, {"dev-1"}, NOON)
     assert not health.all_ready({"dev-1": kube_node(ready="False")}, {"dev-1"}, NOON)
     assert not health.all_ready({"dev-1": kube_node()}, {"dev-1", "dev-2"}, NOON)
+
+
+def addon_pod(name: str, *, started: str, ready: str = "True") -> dict[str, Any]:
+    status = {
+        "conditions": [{"type": "Ready", "status": ready}],
+        "containerStatuses": [{"state": {"running": {"startedAt": started}}}],
+    }
+    return {"metadata": {"name": name}, "spec": {"nodeName": "dev-1"}, "status": status}
+
+
+def test_an_addon_that_ran_before_its_node_was_started_does_not_count() -> None:
+    def seen(started: str, ready: str = "True") -> dict[str, dict[str, Any]]:
+        return {f"{name}-1": addon_pod(f"{name}-1", started=started, ready=ready) for name in health.ADDONS}
+
+    assert health.addons_run(seen("2026-01-01T12:00:05Z"), {"dev-1"}, NOON)
+    assert not health.addons_run(seen("2026-01-01T11:00:00Z"), {"dev-1"}, NOON)
+    assert health.addons_run(seen("2026-01-01T11:00:00Z"), {"dev-2"}, NOON)
+    assert not health.addons_run(seen("2026-01-01T12:00:05Z", ready="False"), {"dev-1"}, NOON)
+    assert not health.addons_run({}, set(), NOON)
 
 
 # Whom to blame
@@ -293,3 +326,46 @@ def test_a_watch_ends_at_its_deadline() -> None:
     assert list(documents(reader, time.monotonic() + 0.05)) == []
     os.close(reader)
     os.close(writer)
+
+
+# What belongs to the whole machine
+
+
+def test_limits_are_raised_once_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PROC_SYS", tmp_path)
+    value, record = tmp_path / "fs/inotify/max_user_instances", tmp_path / "record"
+    value.parent.mkdir(parents=True)
+    value.write_text("128\n")
+    for _ in range(2):
+        limits.raise_all(record)
+        assert int(value.read_text()) == 4096
+    limits.restore_all(record)
+    assert int(value.read_text()) == 128
+    assert not record.exists()
+
+
+def test_limits_that_are_high_or_were_changed_meanwhile_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PROC_SYS", tmp_path)
+    value, record = tmp_path / "fs/inotify/max_user_instances", tmp_path / "record"
+    value.parent.mkdir(parents=True)
+    value.write_text("8192\n")
+    limits.raise_all(record)
+    assert int(value.read_text()) == 8192
+    value.write_text("128\n")
+    limits.raise_all(record)
+    value.write_text("5000\n")
+    limits.restore_all(record)
+    assert int(value.read_text()) == 5000
+
+
+def test_archives_are_remembered_once_and_as_long_as_they_exist(tmp_path: Path) -> None:
+    dev = state.allocate("dev", 1)
+    archives = [tmp_path / "a.tar", tmp_path / "b.tar"]
+    for archive in [*archives, archives[0]]:
+        archive.touch()
+        imagestore.remember(archive, dev)
+    assert imagestore.remembered(dev) == archives
+    archives[0].unlink()
+    assert imagestore.remembered(dev) == archives[1:]

@@ -55,6 +55,8 @@ class Rule:
 
     cel: str
     message: str
+    #: For a rule of a whole object: the field that the API server is to name, such as `.spec.members`.
+    field_path: str = ""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return with_rules(handler(schema), (self,))
@@ -65,7 +67,10 @@ def with_rules(schema: dict[str, Any], rules: tuple[Rule, ...]) -> dict[str, Any
     if not rules:
         return schema
     found = schema.get("x-kubernetes-validations", [])
-    added = [{"rule": rule.cel, "message": rule.message} for rule in rules]
+    added = [
+        {"rule": rule.cel, "message": rule.message, **({"fieldPath": rule.field_path} if rule.field_path else {})}
+        for rule in rules
+    ]
     return {**schema, "x-kubernetes-validations": [*found, *added]}
 
 

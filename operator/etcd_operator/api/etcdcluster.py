@@ -56,15 +56,6 @@ class ImageSpec(ApiModel):
 class StorageSpec(ApiModel):
     """The volume of each member."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName)"
-            " || self.storageClassName == oldSelf.storageClassName)",
-            "storageClassName is immutable: Kubernetes cannot move a volume to another class;"
-            " create a new EtcdCluster with that class instead",
-        ),
-    )
-
     size: Annotated[
         Quantity,
         Rule(
@@ -84,7 +75,7 @@ class StorageSpec(ApiModel):
     and a defragmentation needs the database's size a second time.
     """
     storage_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """StorageClass of the volumes; absent, the default class of the Kubernetes cluster. Immutable.
+    """StorageClass of the volumes; absent, the cluster's default class. Immutable once the etcd was founded.
 
     etcd waits for every write to reach the disk: local SSDs serve it best, network file systems not at all.
     """
@@ -130,9 +121,9 @@ class PodTemplateMetadata(TypedDict, total=False):
     """Labels and annotations for the pods, in plain dictionaries."""
 
     labels: Annotated[dict[str, str], WithJsonSchema(_TEXTS)]
-    """Labels beyond the operator's own, which win."""
+    """Labels beyond the operator's own, which cannot be changed."""
     annotations: Annotated[dict[str, str], WithJsonSchema(_TEXTS)]
-    """Annotations beyond the operator's own, which win."""
+    """Annotations beyond the operator's own, which cannot be changed."""
 
 
 class PodTemplate(ApiModel):
@@ -141,7 +132,8 @@ class PodTemplate(ApiModel):
     metadata: PodTemplateMetadata = Field(default_factory=PodTemplateMetadata)
     """Labels and annotations of the pods."""
     spec: dict[str, Any] = Field(default_factory=dict)
-    """A pod spec, laid over the operator's own: single values replace, containers and volumes are matched by name.
+    """A pod spec, laid over the operator's own as kubectl patch does it: objects are merged, containers, volumes and
+    the like by name, other lists replaced; null takes a field out.
 
         spec:
           nodeSelector: {disk: nvme}
@@ -151,9 +143,9 @@ class PodTemplate(ApiModel):
           - name: log-shipper
             image: registry.example.com/shipper:1.4
 
-    The container named etcd is the operator's: its image, resources and settings have fields of their own.
-    Topology spread constraints given here take the place of the default, which spreads the members over
-    nodes and zones where it can.
+    The operator prefers to keep members on different nodes, then in different zones; topology spread constraints or
+    an affinity given here can insist on it. Of the container named etcd, the command, image and probes are the
+    operator's, as are the pod's host name, restart policy and network.
     """
 
 
@@ -250,6 +242,15 @@ class EtcdCluster(ApiModel):
             f"size(self.metadata.name) <= {LONGEST_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             f"metadata.name must be lower case letters, digits and hyphens, begin with a letter and have at most"
             f" {LONGEST_NAME} characters: Services, pods and their labels are named after it",
+        ),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.bootstrap)"
+            " || has(self.spec.storage.storageClassName) == has(oldSelf.spec.storage.storageClassName)"
+            " && (!has(self.spec.storage.storageClassName)"
+            " || self.spec.storage.storageClassName == oldSelf.spec.storage.storageClassName)",
+            "is immutable once the etcd was founded: Kubernetes cannot move a volume to another class;"
+            " create a new EtcdCluster with that class instead",
+            field_path=".spec.storage.storageClassName",
         ),
     )
 

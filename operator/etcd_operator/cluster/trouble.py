@@ -120,8 +120,14 @@ _CRASH_REASONS = {
     "corrupt": "DataCorrupt",
     "foreign": "ForeignData",
     "already_bootstrapped": "DataMissing",
+    "lost_entries": "DataCorrupt",
     "no_space": "DiskFull",
+    "storage": "VolumeFailed",
     "tls": "CertificateRefused",
+    "address_in_use": "AddressInUse",
+    "wrong_version": "WrongVersion",
+    "removed": "MemberRemoved",
+    "member_list": "MemberListRefused",
 }
 
 

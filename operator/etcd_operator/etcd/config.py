@@ -142,18 +142,18 @@ def _user_settings(options: Options) -> dict[str, Any]:
 def _defaults_and_extra(version: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """What etcd's operators advise for production, then what the user says instead or beside it.
 
-    Both corruption checks are advised by etcd's operations guide: one compares a member with its peers before it
-    serves, the other compares hashes whenever the keys are compacted.
+    Of etcd's two corruption checks, both advised by its operations guide, the one at compaction is on. The one before
+    a member serves is left to the user: there a member asks each peer in turn before it answers any itself, so members
+    that start together wait for each other (seen: all three restarted, 14.5 s until they served instead of 0.5 s).
     """
     defaults: dict[str, Any]
     if minor_number(version) >= (3, 6):
-        chosen = {"CompactHashCheck": "true", "InitialCorruptCheck": "true"} | gates(extra.get(FEATURE_GATES, ""))
+        chosen = {"CompactHashCheck": "true"} | gates(extra.get(FEATURE_GATES, ""))
         defaults = {"watch-progress-notify-interval": WATCH_PROGRESS}
         extra = {**extra, FEATURE_GATES: ",".join(f"{gate}={value}" for gate, value in sorted(chosen.items()))}
     else:
         defaults = {
             "experimental-compact-hash-check-enabled": True,
-            "experimental-initial-corrupt-check": True,
             "experimental-watch-progress-notify-interval": WATCH_PROGRESS,
         }
     settings = {**defaults, **extra}

@@ -79,6 +79,7 @@ SIGNS: tuple[_Sign, ...] = (
         "lost_entries",
         "its log ends before what it had acknowledged: its disk lost writes, or is an older copy",
     ),
+    _Sign('" is not supported', "wrong_version", "its data was written by a newer etcd: {error}"),
     _Sign("invalid downgrade", "wrong_version", "its data or its cluster is of a newer etcd: {error}"),
     _Sign(
         "incompatible with current running cluster", "wrong_version", "the other members run a version it cannot join"
@@ -112,7 +113,10 @@ SIGNS: tuple[_Sign, ...] = (
 
 #: Signals by exit code, where the log says nothing: 128 + number.
 EXIT_CODES: dict[int, Failure] = {
-    0: Failure(kind="stopped", sentence="etcd stopped as it was told to"),
+    0: Failure(
+        kind="stopped",
+        sentence="etcd ended without an error: told to stop, or removed from its cluster, which looks alike",
+    ),
     137: Failure(kind="killed", sentence="etcd was killed (SIGKILL): out of memory, or by its node"),
     143: Failure(kind="stopped", sentence="etcd stopped as it was told to"),
 }
@@ -162,10 +166,12 @@ def _read(raw: str) -> _Line | None:
         except ValueError:
             return None
         return None if said.get("level") in ("debug", "info") else _line(said)
-    return _line({key: json.loads(f'"{value}"') for key, value in _VALUE.findall(raw)})
+    if '"stacktrace":' not in raw:  # part of a daily message, or of a trace of Go's
+        return None
+    return _line({"level": "fatal"} | {key: json.loads(f'"{value}"') for key, value in _VALUE.findall(raw)})
 
 
-#: How the parts are found in a line whose beginning was cut off.
+#: How the parts are found in a line whose beginning was cut off; only grave ones end with a stack trace.
 _VALUE = re.compile(r'"(msg|error)":"((?:[^"\\]|\\.)*)"')
 
 

@@ -37,8 +37,10 @@ WAIT_FOR_KINDS = 30.0
 #: Seconds that reconciles may go on after SIGTERM. Short: a standby shall act within two seconds, and every
 #: step is safe to die after.
 STOP_GRACE = 0.7
+#: Seconds for the watches to end, when another replica may lead already.
+WATCHES_GRACE = 2.0
 #: Seconds until an edge that failed is started again: the first and the longest wait.
-EDGE_RETRY = (1.0, 30.0)
+EDGE_RETRY = (0.5, 10.0)
 
 log = structlog.get_logger(__name__)
 
@@ -184,22 +186,26 @@ class Operator:
             observer=self._metrics.api_request,
         )
         self._edge = edge
+        watching = asyncio.create_task(self._keep_watching(edge, kube, controllers), name="edge")
         parts = {
             asyncio.create_task(leader.keep(), name="election"),
             asyncio.create_task(resync.run(), name="resync"),
-            asyncio.create_task(self._keep_watching(edge, kube, controllers), name="edge"),
+            watching,
         }
         try:
             await _until_any_ends(parts, stop)
         finally:
             edge.stop()
-            for part in parts:
+            for part in parts - {watching}:
                 part.cancel()
             in_order = leader.may_write()
             await reconciler.stop(grace=STOP_GRACE if in_order else 0.0)
             await events.close(grace=0.3 if in_order else 0.0)
             self._metrics.leads(False)
             await leader.release()
+            if in_order:
+                await asyncio.wait((watching,), timeout=WATCHES_GRACE)
+            watching.cancel()
 
     async def _keep_watching(self, edge: Edge, kube: Kube, controllers: Sequence[Controller]) -> None:
         """Start the edge again whenever it fails, as long as our kinds are there to be watched."""

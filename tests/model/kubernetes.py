@@ -1,0 +1,227 @@
+"""The controllers of the model: StatefulSets become pods and claims, claims become volumes, pods become processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from etcd_operator.cluster.records import annotations, is_terminating, timestamp
+from etcd_operator.resources.names import FILES_REFRESHED, Manifest
+from etcd_operator.resources.secrets import content
+from model.etcd import Etcd, EtcdExitedError, Process, Volume
+from model.store import PROTECTION, Store
+
+#: A container that ended is started again after this long, and files that changed reach a pod after that long.
+BACK_OFF, MOUNTS_LAG = timedelta(seconds=10), timedelta(seconds=60)
+#: The liveness probe ends a process that has not answered for this long.
+HUNG = timedelta(seconds=15)
+
+
+@dataclass
+class Container:
+    """What the kubelet knows of one pod's etcd container."""
+
+    mounts: dict[str, Any]
+    synced_at: datetime
+    refreshed: str
+    ended_at: datetime | None = None
+    hung_since: datetime | None = None
+
+
+@dataclass
+class Nodes:
+    """The machines: volumes by the name of their PersistentVolume, containers by the UID of their pod."""
+
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+    addresses: int = 0
+
+
+class Controllers:
+    """Whatever Kubernetes does by itself, one pass at a time."""
+
+    def __init__(self, store: Store, etcd: Etcd, clock: Callable[[], datetime]) -> None:
+        self.store = store
+        self.etcd = etcd
+        self.nodes = Nodes()
+        self._clock = clock
+
+    def run(self) -> None:
+        """One pass of everything."""
+        self.store.collect_garbage()
+        for manifest in self.store.all("StatefulSet"):
+            if not is_terminating(manifest):
+                self._stateful_set(manifest)
+        for pod in self.store.all("Pod"):
+            self._bind(pod)
+            self._pod(pod)
+        self.etcd.step()
+        for pod in self.store.all("Pod"):
+            self._report(pod)
+
+    def _stateful_set(self, owner: Manifest) -> None:
+        spec, name = owner["spec"], owner["metadata"]["name"]
+        for pod in self.store.all("Pod", spec["selector"]["matchLabels"]):
+            metadata = pod["metadata"]
+            if not metadata.get("ownerReferences") and not is_terminating(pod):
+                metadata["ownerReferences"] = [_controller(owner)]
+                self.store.touch(pod)
+            owned = [reference["uid"] for reference in metadata.get("ownerReferences") or []]
+            ordinal = int(metadata["name"].rpartition("-")[2])
+            if owned == [owner["metadata"]["uid"]] and ordinal >= spec["replicas"]:
+                self.store.delete("Pod", metadata["name"])
+        for ordinal in range(spec["replicas"]):
+            self._member(owner, f"{name}-{ordinal}")
+
+    def _member(self, owner: Manifest, pod: str) -> None:
+        if self.store.get("Pod", pod) is not None:
+            return
+        template = owner["spec"]["volumeClaimTemplates"][0]
+        claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
+        if claim is None:
+            labels = {**template["metadata"]["labels"], **owner["spec"]["selector"]["matchLabels"]}
+            metadata = {"name": f"data-{pod}", "namespace": "ns", "labels": labels, "finalizers": [PROTECTION]}
+            self.store.create({**template, "metadata": metadata, "status": {"phase": "Pending"}})
+        elif is_terminating(claim):
+            return
+        of_template = owner["spec"]["template"]
+        metadata = {
+            "name": pod,
+            "namespace": "ns",
+            "labels": dict(of_template["metadata"]["labels"]),
+            "ownerReferences": [_controller(owner)],
+        }
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": of_template["spec"]}
+        self.store.create({**manifest, "status": {"phase": "Pending"}})
+
+    def _bind(self, pod: Manifest) -> None:
+        claim = self.store.get("PersistentVolumeClaim", f"data-{pod['metadata']['name']}")
+        if claim is None or is_terminating(claim) or claim["status"]["phase"] == "Bound":
+            return
+        volume = f"pv-{claim['metadata']['uid']}"
+        self.nodes.volumes[volume] = Volume()
+        claim["spec"] = {**claim["spec"], "volumeName": volume}
+        claim["status"] = {"phase": "Bound"}
+        self.store.touch(claim)
+
+    def volume_of(self, pod: str) -> Volume | None:
+        claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
+        return self.nodes.volumes.get(claim["spec"].get("volumeName", "")) if claim else None
+
+    def _pod(self, pod: Manifest) -> None:
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if is_terminating(pod):
+            self.etcd.stop(name)
+            self.nodes.containers.pop(uid, None)
+            self.store.remove(pod)
+            return
+        container = self.nodes.containers.get(uid)
+        if container is None:
+            container = self._first_container(pod)
+        elif self._is_due(pod, container):
+            self._sync(pod, container)
+        if container is None:
+            return
+        process = self.etcd.processes.get(name)
+        if process is not None and process.frozen:
+            container.hung_since = container.hung_since or self._clock()
+            if self._clock() - container.hung_since >= HUNG:
+                self.crash(name, 137, "")
+        elif process is None and (container.ended_at is None or self._clock() - container.ended_at >= BACK_OFF):
+            self._start(pod, container)
+
+    def _first_container(self, pod: Manifest) -> Container | None:
+        mounts = self._mounts(pod)
+        if mounts is None or self.volume_of(pod["metadata"]["name"]) is None:
+            return None
+        container = Container(
+            mounts=mounts, synced_at=self._clock(), refreshed=annotations(pod).get(FILES_REFRESHED, "")
+        )
+        self.nodes.containers[pod["metadata"]["uid"]] = container
+        return container
+
+    def _is_due(self, pod: Manifest, container: Container) -> bool:
+        refreshed = annotations(pod).get(FILES_REFRESHED, "")
+        return refreshed != container.refreshed or self._clock() - container.synced_at >= MOUNTS_LAG
+
+    def _sync(self, pod: Manifest, container: Container) -> None:
+        """Bring changed files into the pod; what has gone from the API server stays as it was."""
+        mounts = self._mounts(pod)
+        container.synced_at, container.refreshed = self._clock(), annotations(pod).get(FILES_REFRESHED, "")
+        if mounts is None:
+            return
+        container.mounts = mounts
+        if process := self.etcd.processes.get(pod["metadata"]["name"]):
+            process.shows_peers = mounts.get("peer", {}).get("ca.crt", b"")
+            process.shows_clients = mounts.get("server", {}).get("ca.crt", b"")
+
+    def _mounts(self, pod: Manifest) -> dict[str, Any] | None:
+        mounts: dict[str, Any] = {}
+        for volume in pod["spec"]["volumes"]:
+            if "configMap" in volume:
+                found = self.store.get("ConfigMap", volume["configMap"]["name"])
+                mounts[volume["name"]] = dict(found["data"]) if found else None
+            else:
+                found = self.store.get("Secret", volume["secret"]["secretName"])
+                mounts[volume["name"]] = content(found) if found else None
+        return None if None in mounts.values() else mounts
+
+    def _start(self, pod: Manifest, container: Container) -> None:
+        name, volume = pod["metadata"]["name"], self.volume_of(pod["metadata"]["name"])
+        if volume is None:
+            return
+        status = pod["status"]
+        if "podIP" not in status:
+            self.nodes.addresses += 1
+            status |= {"phase": "Running", "podIP": f"10.0.0.{self.nodes.addresses}"}
+        try:
+            self.etcd.start(name, status["podIP"], container.mounts, volume)
+        except EtcdExitedError as error:
+            self._ended(pod, container, 1 if str(error) else 137, str(error))
+            return
+        container.ended_at = container.hung_since = None
+        self._container_state(pod, {"running": {"startedAt": timestamp(self._clock())}})
+
+    def crash(self, name: str, code: int = 137, message: str = "") -> None:
+        """The container of a running pod ends; the kubelet starts it again after its back-off."""
+        pod = self.store.get("Pod", name)
+        container = self.nodes.containers.get(pod["metadata"]["uid"]) if pod else None
+        if pod is not None and container is not None and name in self.etcd.processes:
+            self._ended(pod, container, code, message)
+
+    def _ended(self, pod: Manifest, container: Container, code: int, message: str) -> None:
+        self.etcd.stop(pod["metadata"]["name"])
+        container.ended_at, container.hung_since = self._clock(), None
+        self._container_state(pod, {"terminated": {"exitCode": code, "message": message}})
+
+    def _container_state(self, pod: Manifest, state: Manifest) -> None:
+        pod["status"]["containerStatuses"] = [{"name": "etcd", "state": state}]
+        self.store.touch(pod)
+
+    def _report(self, pod: Manifest) -> None:
+        """The readiness probe."""
+        process = self.etcd.processes.get(pod["metadata"]["name"])
+        ready = process is not None and not process.frozen and self.etcd.is_ready(process)
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        if pod["status"].get("conditions") != conditions:
+            pod["status"]["conditions"] = conditions
+            self.store.touch(pod)
+
+    def behind(self, service: str) -> list[Process]:
+        """The processes that a client reaches through a Service."""
+        found = self.store.get("Service", service)
+        pods = self.store.all("Pod", found["spec"]["selector"]) if found else []
+        ready = [pod for pod in pods if {"type": "Ready", "status": "True"} in pod["status"].get("conditions", [])]
+        return [self.etcd.processes[name] for pod in ready if (name := pod["metadata"]["name"]) in self.etcd.processes]
+
+
+def _controller(owner: Manifest) -> Manifest:
+    metadata = owner["metadata"]
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
