@@ -94,7 +94,7 @@ def time_floor(cluster: kube.Cluster, name: str) -> float:
 
 def time_ours(cluster: kube.Cluster, name: str) -> float:
     """Seconds from `kubectl apply` of an EtcdCluster to all members healthy and its client Secret published."""
-    manifest = json.dumps(etcd_cluster(name))
+    manifest = etcd_cluster(name)
     started = time.monotonic()
     cluster.apply(manifest, namespace=NAMESPACE)
     cluster.wait_for_one(environment.is_available, "etcdclusters", NAMESPACE, name, timeout=PATIENCE, what="available")

@@ -21,6 +21,9 @@ CLUSTER = "demo"
 NAMESPACE = "etcd-demo"
 SAMPLE = SAMPLES / "etcdcluster-minimal.yaml"
 
+#: The names in a Secret and never what it holds: a screen is no place for a private key.
+SECRET_KEYS = """{{range $key, $_ := .data}}{{$key}} {{end}}"""
+
 #: Seconds for a member set to become healthy; an image may have to be pulled on a cluster that the user has.
 READY_TIMEOUT = 300.0
 
@@ -140,7 +143,7 @@ def waiting_reason(pod: kube.Manifest) -> str:
 def write_and_read(stage: Stage) -> None:
     """Put and get a key over TLS, with nothing but the client Secret."""
     stage.screen.heading("3. A key, over TLS, with the client Secret")
-    stage.kubectl("get", "secret", f"{stage.etcd}-client", "-o", "custom-columns=NAME:.metadata.name,KEYS:.data")
+    stage.kubectl("get", "secret", f"{stage.etcd}-client", "-o", f"go-template={SECRET_KEYS}")
     stage.screen.command("kubectl apply -f docs/etcdctl.yaml   # a pod that mounts the Secret")
     stage.kubectl("apply", "-f", "-", stdin=environment.etcdctl_pod(stage.etcd), show=False)
     pod = f"{stage.etcd}-etcdctl"

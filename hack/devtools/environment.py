@@ -15,6 +15,8 @@ from localcluster.cluster import Cluster as LocalCluster
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
+#: Where local clusters' API servers are (localcluster.addresses): reached directly, whatever proxy this machine has.
+LOCAL_ADDRESSES = "198.18.0.0/15"
 #: Enough to spread three members.
 NODES = 3
 #: What can go wrong on the way, each with a message for the person at the terminal.
@@ -31,6 +33,8 @@ def local_cluster(name: str, nodes: int | None, progress: Progress) -> LocalClus
     folder = artifacts.ensure_kubectl(progress).parent
     if str(folder) not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    for variable in ("NO_PROXY", "no_proxy"):
+        os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), LOCAL_ADDRESSES)))
     if nodes is None and not exists(name):
         nodes = NODES
     return LocalCluster.up(name, nodes, progress)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 import pykube
 import requests
+import yaml
 
 from devtools.project import ROOT
 
@@ -89,7 +90,8 @@ class Cluster:
 
     def apply(self, *manifests: Mapping[str, Any] | str, namespace: str | None = None) -> str:
         """`kubectl apply` of objects or of manifest text."""
-        text = "\n---\n".join(part if isinstance(part, str) else json.dumps(part) for part in manifests)
+        # As YAML throughout: kubectl reads a first document in JSON as a stream of JSON, which knows no separators.
+        text = "\n---\n".join(part if isinstance(part, str) else yaml.safe_dump(dict(part)) for part in manifests)
         scope = ["-n", namespace] if namespace else []
         return self.kubectl("apply", *scope, "-f", "-", stdin=text)
 
@@ -238,7 +240,7 @@ def is_true(manifest: Mapping[str, Any], type_: str) -> bool:
 
 def is_ready_pod(pod: Mapping[str, Any]) -> bool:
     """Whether a pod is ready and not on its way out."""
-    return "deletionTimestamp" not in pod["metadata"] and is_true({**pod, "metadata": {}}, "Ready")
+    return "deletionTimestamp" not in pod["metadata"] and condition_of(pod, "Ready").get("status") == "True"
 
 
 def describe(seen: Snapshot) -> str:

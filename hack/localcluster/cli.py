@@ -157,7 +157,8 @@ def logs(
 
 def main() -> None:
     """Run a command; errors meant for a person are told as such, without a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         if os.geteuid() != 0:
             raise ClusterError("nodes need namespaces, mounts and cgroups: run this as root")
@@ -166,8 +167,16 @@ def main() -> None:
         sys.exit(f"hack/cluster: {error.told()}")
     except artifacts.BuildError as error:
         sys.exit(f"hack/cluster: {error}")
-    except KeyboardInterrupt:
+    except Interrupted:
         sys.exit("hack/cluster: interrupted; `up` goes on where it stopped, `down` removes it")
+
+
+class Interrupted(BaseException):
+    """The person gave up. Not KeyboardInterrupt, which the command-line library would answer in its own words."""
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise Interrupted
 
 
 def _condition(node: machines.Node, plugged: set[str]) -> str:

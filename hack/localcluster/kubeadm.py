@@ -55,6 +55,9 @@ def init_config(node: Node) -> str:
                     "node-monitor-grace-period": "16s",  # 50 s by default: a stopped node is noticed soon
                     "node-monitor-period": "2s",
                     "allocate-node-cidrs": "false",  # ours follow from the node's number
+                    # At 20 requests a second it takes 10 s to start its controllers and create the first pods.
+                    "kube-api-qps": "300",
+                    "kube-api-burst": "600",
                     "flex-volume-plugin-dir": "/var/lib/kubelet/volumeplugins",
                 }
             )
@@ -67,7 +70,8 @@ def init_config(node: Node) -> str:
         "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
         "nodeRegistration": _registration(node),
         "patches": {"directory": "/etc/kubernetes/patches"},
-        "skipPhases": ["preflight", "addon/coredns"],
+        # kubelet-finalize restarts the kubelet for a certificate that rotates; this one is good for a year.
+        "skipPhases": ["preflight", "addon/coredns", "kubelet-finalize"],
     }
     proxy = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -185,4 +189,4 @@ def _kubeadm(node: Node, verb: str) -> None:
     try:
         run(command(node, argv), timeout=TIMEOUT, log=log)
     except ClusterError as error:
-        raise ClusterError(f"kubeadm {verb} failed on {node.name}: {error}", log=culprit(node) or log) from None
+        raise ClusterError(f"kubeadm {verb} did not succeed on {node.name}", log=culprit(node) or log) from error

@@ -46,6 +46,8 @@ def remove_switch() -> None:
     if HOST_LINK in _links(None):
         run(["ip", "link", "del", HOST_LINK])
     remove_namespace(SWITCH_NETNS)
+    if NETNS_FOLDER.is_mount() and not namespaces():  # `ip netns add` had mounted it, and will again when needed
+        run(["umount", NETNS_FOLDER], check=False)
 
 
 def plug_in(*, netns: str, link: str, address: str, pods: str) -> None:

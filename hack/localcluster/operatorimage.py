@@ -67,8 +67,10 @@ def ensure(progress: Progress, *, tag: str | None = None) -> tuple[str, Path]:
     def build(folder: Path) -> None:
         debian.ensure_packages(debian.IMAGE_PACKAGES, progress)
         store = _Store(cache_dir() / "lab" / "buildah")
-        for part, packages in (("base", BASE_PACKAGES), ("build", BUILD_PACKAGES)):
-            name = f"localhost/{part}:{base}"
+        names = [f"localhost/{part}:{base}" for part in ("base", "build")]
+        if not any(store.has(name) for name in names):
+            store.empty()  # all that is in it stands on another base and is never used again
+        for name, part, packages in zip(names, ("base", "build"), (BASE_PACKAGES, BUILD_PACKAGES), strict=True):
             if not store.has(name):
                 with progress.step(f"Making the {part} image of Debian packages", estimate=12):
                     store.pull(_write_base(folder, name, packages))
@@ -128,6 +130,10 @@ class _Store:
         """Whether the store holds an image of this name."""
         command = self._command("images", "--quiet", image)
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def empty(self) -> None:
+        """Remove all images and layers."""
+        run(self._command("rmi", "--all", "--force"), log=log_file("operator-image-clean"))
 
     def knows(self, layers: str) -> bool:
         """Whether an image on these layers was built before, so that a build finds them."""

@@ -7,27 +7,37 @@ mounts the client Secret (docs/etcdctl.yaml), so every read also proves the Secr
 import base64
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from devtools import environment, kube
 from devtools.kube import Cluster, KubectlError, Manifest, Snapshot, Timeout, condition_of, is_ready_pod, is_true
+from devtools.project import OPERATOR
 
 __all__ = [
+    "OPERATOR_PODS",
     "Cluster",
     "Etcd",
     "KubectlError",
     "Manifest",
     "Snapshot",
     "Timeout",
+    "Writer",
     "condition_of",
     "fresh_namespace",
+    "identity",
     "is_ready_pod",
     "is_true",
+    "kill_operator",
+    "unhealthy",
 ]
+
+#: What selects the operator's own pods.
+OPERATOR_PODS = f"app.kubernetes.io/name={OPERATOR}"
 
 #: Seconds for a three-member cluster to stand on a slow machine with everything else going on.
 AVAILABLE_TIMEOUT = 120.0
@@ -61,16 +71,14 @@ class Etcd:
 
     # --- what the user says
 
+    def manifest(self, **spec: Any) -> Manifest:
+        """The EtcdCluster with just that spec."""
+        head = {"apiVersion": "externaletcd.io/v1alpha1", "kind": "EtcdCluster"}
+        return {**head, "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec}
+
     def apply(self, **spec: Any) -> None:
         """`kubectl apply` the EtcdCluster with small requests and 1Gi volumes unless told otherwise."""
-        whole = {"members": 3, "storage": {"size": "1Gi"}, "resources": SMALL, **spec}
-        manifest = {
-            "apiVersion": "externaletcd.io/v1alpha1",
-            "kind": "EtcdCluster",
-            "metadata": {"name": self.name},
-            "spec": whole,
-        }
-        self.cluster.apply(manifest, namespace=self.namespace)
+        self.cluster.apply(self.manifest(**{"members": 3, "storage": {"size": "1Gi"}, "resources": SMALL, **spec}))
 
     def create(self, **spec: Any) -> Manifest:
         """Apply, and wait until all members are healthy; returns the EtcdCluster."""
@@ -129,6 +137,11 @@ class Etcd:
         """One of its conditions now; {} where it is not told."""
         return condition_of(self.get(), type_)
 
+    def wait_told(self, *words: str, timeout: float = 15.0) -> str:
+        """The first condition that says all these words in its reason and message. Raises Timeout."""
+        told = self.wait(lambda seen: bool(sentence(seen, *words)), what=f"told: {words}", timeout=timeout)
+        return sentence(told, *words)
+
     def event_reasons(self) -> set[str]:
         """The reasons of the events told about it so far."""
         return {
@@ -166,6 +179,33 @@ class Etcd:
             timeout=timeout,
         )
 
+    def metrics(self, pod: str) -> dict[str, float]:
+        """What etcd itself says of a member on its metrics port, by name with labels."""
+        response = self.cluster.request("GET", f"{kube.path_of('pods', self.namespace)}/{pod}:2381/proxy/metrics")
+        response.raise_for_status()
+        lines = (line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
+    def container(self, pod: str) -> tuple[str, str]:
+        """The node and the container ID of a member's etcd."""
+        found = self.pods()[pod]
+        status = next(status for status in found["status"]["containerStatuses"] if status["name"] == "etcd")
+        return found["spec"]["nodeName"], status["containerID"].removeprefix("containerd://")
+
+    def volume_folder(self, member: str) -> str:
+        """Where a member's local-path volume lies on its node."""
+        volume = self.cluster.get("persistentvolumes", None, self.claims()[f"data-{member}"]["spec"]["volumeName"])
+        assert volume is not None, member
+        source = volume["spec"].get("hostPath") or volume["spec"]["local"]
+        return str(source["path"])
+
+    def ready_addresses(self) -> set[str]:
+        """The addresses behind the client Service now."""
+        slices = self.cluster.list(
+            "endpointslices", self.namespace, labels=f"kubernetes.io/service-name={self.name}"
+        )
+        return addresses_in({item["metadata"]["name"]: item for item in slices})
+
     def secret(self, suffix: str) -> dict[str, bytes]:
         """The content of the Secret NAME-SUFFIX. Raises AssertionError where there is none."""
         found = self.cluster.get("secrets", self.namespace, f"{self.name}-{suffix}")
@@ -174,15 +214,14 @@ class Etcd:
 
     # --- its data
 
-    def etcdctl(self, *arguments: str, timeout: float = 30.0) -> str:
+    def etcdctl(self, *arguments: str, timeout: float = 30.0, stdin: str | None = None) -> str:
         """Run etcdctl in a pod that mounts the client Secret; made at the first call, kept for later ones."""
         pod = f"{self.name}-etcdctl"
         if self.cluster.get("pods", self.namespace, pod) is None:
             self.cluster.apply(environment.etcdctl_pod(self.name), namespace=self.namespace)
         self.cluster.wait_for_one(is_ready_pod, "pods", self.namespace, pod, timeout=60, what=f"{pod} ready")
-        return self.cluster.kubectl(
-            "-n", self.namespace, "exec", pod, "--", "etcdctl", *arguments, timeout=timeout
-        ).strip()
+        exec_ = ["-n", self.namespace, "exec", *([] if stdin is None else ["-i"]), pod, "--", "etcdctl"]
+        return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
 
     def put(self, key: str, value: str) -> None:
         """Write a key. Raises KubectlError when etcd did not acknowledge it."""
@@ -191,3 +230,86 @@ class Etcd:
     def read(self, key: str) -> str:
         """The value of a key, linearizably; empty where there is none."""
         return self.etcdctl("get", key, "--print-value-only")
+
+    def member_ids(self) -> dict[str, str]:
+        """Member IDs by name, as etcd itself lists them."""
+        lines = (line.split(", ") for line in self.etcdctl("member", "list").splitlines())
+        return {name: id_ for id_, _, name, *_ in lines}
+
+
+def sentence(seen: Manifest, *words: str) -> str:
+    """The first of an EtcdCluster's conditions about its newest spec that says all these words; empty if none does."""
+    for condition in seen.get("status", {}).get("conditions", []):
+        told = f"{condition.get('reason')}: {condition.get('message')}"
+        newest = condition.get("observedGeneration") == seen["metadata"]["generation"]
+        if newest and all(word in told for word in words):
+            return told
+    return ""
+
+
+def unhealthy(seen: Manifest, *names: str) -> bool:
+    """Whether just these members are told as not healthy."""
+    members = seen.get("status", {}).get("members", [])
+    return {member["name"] for member in members if not member.get("healthy")} == set(names)
+
+
+def addresses_in(slices: Snapshot) -> set[str]:
+    """The ready addresses of EndpointSlices."""
+    return {
+        address
+        for item in slices.values()
+        for endpoint in item.get("endpoints") or []
+        if endpoint["conditions"].get("ready")
+        for address in endpoint["addresses"]
+    }
+
+
+def identity(etcd: Etcd) -> tuple[str, dict[str, str], dict[str, str]]:
+    """What must never change once bootstrap was recorded: the cluster ID, the member IDs, the volumes with the data."""
+    volumes = {name: claim["spec"]["volumeName"] for name, claim in etcd.claims().items()}
+    return etcd.status()["clusterID"], etcd.member_ids(), volumes
+
+
+def kill_operator(cluster: Cluster) -> None:
+    """Kill all replicas at once, without warning."""
+    for pod in cluster.list("pods", OPERATOR, labels=OPERATOR_PODS):
+        cluster.delete("pods", OPERATOR, pod["metadata"]["name"], gracePeriodSeconds=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Writer:
+    """Writes one key after another until it is stopped, and remembers which writes were acknowledged."""
+
+    etcd: Etcd
+    acknowledged: list[str] = field(default_factory=list)
+    refused: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread = field(init=False)
+
+    def __enter__(self) -> "Writer":
+        self.etcd.put("writer/begin", "")
+        self._thread = threading.Thread(target=self._write, daemon=True, name="writer")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            key = f"writer/{number:06}"
+            try:
+                self.etcd.put(key, "x")
+                self.acknowledged.append(key)
+            except (KubectlError, AssertionError):
+                self.refused += 1
+
+    def lost(self) -> set[str]:
+        """Keys whose write was acknowledged and that are not there."""
+        return set(self.acknowledged) - set(self._keys())
+
+    def _keys(self) -> list[str]:
+        return self.etcd.etcdctl("get", "writer/", "--prefix", "--keys-only").split()

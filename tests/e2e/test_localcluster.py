@@ -7,7 +7,6 @@ down and compares the machine with what it was before.
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,9 @@ from localcluster.progress import Progress
 ROOT = Path(__file__).parents[2]
 #: Seconds for Kubernetes to notice that a node is gone: its grace period, and some for a busy machine.
 NOTICE = 60
+
+#: How a cluster's name stands in paths of its folder, in names of namespaces and in paths of cgroups.
+PLACES = (("clusters/", "/"), ("external-etcd-", "-"), ("external-etcd/", "-"))
 
 WEB = """
 apiVersion: v1
@@ -72,16 +74,23 @@ class Machine:
 
     @classmethod
     def now(cls) -> "Machine":
-        # By their folder; what runs in a node's containers is in its cgroups, which go last and only when empty.
-        ours = ("clusters/lab/", "clusters/other/")
+        # Others may work on this machine at the same time, so what counts is what bears our names. Processes in a
+        # node's containers do not; they are in its cgroups, which can only be removed when they are empty.
+        ours = tuple(f"{place}{name}{end}" for name in ("lab", "other") for place, end in PLACES)
         lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         names = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "fs/inotify/max_user_instances")
         return cls(
-            namespaces=network.namespaces(),
+            namespaces={name for name in network.namespaces() if any(word in name for word in ours)},
             links={path.name for path in Path("/sys/class/net").iterdir()},
             routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
-            mounts={line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()} - {"/run/netns"},
-            cgroups={str(p) for root, _ in cgroups.this_machine() for p in root.glob(f"{cgroups.TOP}/*/")},
+            mounts={line for line in mounts if any(word in line for word in ours)},
+            cgroups={
+                str(path)
+                for root, _ in cgroups.this_machine()
+                for path in root.glob(f"{cgroups.TOP}/*/")
+                if any(word in str(path) for word in ours)
+            },
             processes={line for line in lines if any(word in line for word in ours)},
             parameters={name: Path("/proc/sys", name).read_text() for name in names},
         )
@@ -141,11 +150,12 @@ def served(on: Cluster) -> None:
     kubectl(on, "wait", "pod/web-0", "--for=condition=Ready", "--timeout=120s")
 
 
-def test_up_on_a_healthy_cluster_changes_nothing_and_takes_a_second(lab: Cluster) -> None:
+def test_up_on_a_healthy_cluster_changes_nothing_and_is_little_work(lab: Cluster) -> None:
     pids = [running_pid(node) for node in lab.nodes]
-    started = time.monotonic()
+    started = os.times()
     again = Cluster.up("lab", None, Progress())
-    assert time.monotonic() - started < 3  # a second, and some for a busy machine
+    # A second on an idle machine. Time spent, not passed: other tests may keep this machine busy.
+    assert sum(os.times()[:4]) - sum(started[:4]) < 1.5
     assert again.ailments() == []
     assert [running_pid(node) for node in again.nodes] == pids
 

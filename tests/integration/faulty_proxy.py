@@ -6,6 +6,7 @@ end the open ones the hard way, or with the 410 that the API server sends when i
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import ssl
@@ -97,7 +98,8 @@ class FaultyProxy:
         line = json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
         streams = list(self._streams)
         for stream in streams:
-            await stream.write(line)
+            with contextlib.suppress(ConnectionError):  # the first of them may have made the client close all
+                await stream.write(line)
         return len(streams)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

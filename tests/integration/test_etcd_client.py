@@ -79,7 +79,7 @@ async def test_a_member_that_hangs_is_unknown_and_a_member_that_is_gone_is_refus
     three.members[hung].freeze()
     began = time.monotonic()
     answers = await ask(three.client, three.endpoints())
-    assert time.monotonic() - began < 4.6
+    assert time.monotonic() - began < 5.5
     assert why_silent(answers[hung]) == "timeout"
     assert answers[leader].linearizable, "two of three are a quorum"
 
@@ -88,7 +88,7 @@ async def test_a_member_that_hangs_is_unknown_and_a_member_that_is_gone_is_refus
     await three.members[gone].stop()
     began = time.monotonic()
     answers = await ask(three.client, three.endpoints())
-    assert time.monotonic() - began < 1, "a refused connection needs no waiting"
+    assert time.monotonic() - began < 1.5, "a refused connection needs no waiting"
     assert why_silent(answers[gone]) == "refused"
     assert answers[leader].linearizable
     assert answers[hung].linearizable
@@ -290,8 +290,8 @@ async def test_the_budget_holds_whatever_the_members_do(three: Lab) -> None:
     for member in three.members.values():
         member.freeze()
     began = time.monotonic()
-    answers = await ask(three.client, three.endpoints(), timeout=0.5, budget=0.9)
-    assert time.monotonic() - began < 1.2
+    answers = await ask(three.client, three.endpoints(), timeout=2, budget=1)
+    assert time.monotonic() - began < 2.5, "two tries of 2 s would take 4"
     assert {answer.error.kind for answer in answers.values() if answer.error} == {"timeout"}
     for member in three.members.values():
         member.thaw()

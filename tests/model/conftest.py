@@ -19,6 +19,9 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink),
     **_ALWAYS,
 )
+settings.register_profile(
+    "quick", max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")), stateful_step_count=30, report_multiple_bugs=False, phases=(Phase.generate,), **_ALWAYS
+)
 settings.load_profile(os.environ.get("MODEL_PROFILE", "ci"))
 
 # The operator's log of thousands of rounds would bury what failed.

@@ -7,6 +7,7 @@ is behind, and an entry that a majority holds is acknowledged.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -70,8 +71,17 @@ class Process:
     lagging: bool = False
 
 
-def number(text: str) -> int:
-    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+def _id(text: bytes) -> int:
+    """As etcd makes member and cluster IDs (membership.computeMemberID and RaftCluster.genID)."""
+    return int.from_bytes(hashlib.sha1(text).digest()[:8], "big")
+
+
+def _member_id(url: str, token: str) -> int:
+    return _id((url + token).encode())
+
+
+def _cluster_id(members: Iterable[int]) -> int:
+    return _id(b"".join(member.to_bytes(8, "big") for member in sorted(members)))
 
 
 class Etcd:
@@ -120,13 +130,13 @@ class Etcd:
             assert set(listed) == {file["name"]}, "no file of this release joins an existing cluster"
             raise EtcdExitedError(FUSE)
         token = file["initial-cluster-token"]
-        members = {number(token + to): (name, to, _client_url(to)) for name, to in listed.items()}
-        own = number(token + url)
+        members = {_member_id(to, token): (name, to, _client_url(to)) for name, to in listed.items()}
+        own = _member_id(url, token)
         for peer in self.processes.values():
             reachable = not peer.frozen and peer.url in listed.values() and peer.trusts_peers_of == peer_authority
             if reachable and peer.url != url and f"publish {own}" in peer.data.entries:
                 raise EtcdExitedError(BOOTSTRAPPED % file["name"])
-        return Data(cluster_id=number(" ".join(map(str, sorted(members)))), member_id=own, members=members)
+        return Data(cluster_id=_cluster_id(members), member_id=own, members=members)
 
     def stop(self, pod: str) -> None:
         self.processes.pop(pod, None)

@@ -152,7 +152,7 @@ class World:
         uid = self.cluster["metadata"]["uid"] if self.cluster else ""
         for kind, name in (("Service", "a"), ("Secret", "a-client")):
             door = self.store.get(kind, name)
-            ours = door is not None and [owner["uid"] for owner in door["metadata"]["ownerReferences"]] == [uid]
+            ours = door is not None and uid in [owner["uid"] for owner in door["metadata"].get("ownerReferences") or []]
             assert not ours or recorded, f"{kind} {name} lets clients in before the bootstrap was recorded"
             if ours and not self._previously_open(kind):
                 files = (self.store.get("ConfigMap", "a-config") or {"data": {}})["data"]
@@ -212,16 +212,22 @@ class World:
         for _ in range(PATIENCE):
             before = self.store.version
             self.tick(1.0 if quiet == 0 else 5.0)
-            self.round()
-            quiet = quiet + 1 if self.store.version == before else 0
+            wrote = self.round()
+            rests = not wrote and (self.damaged or self.store.version == before)
+            quiet = quiet + 1 if rests else 0
             if quiet >= QUIET and (self.damaged or self.problem_at_rest() is None):
                 return
         raise AssertionError(f"does not come to rest: {self.problem_at_rest() or self.operator.kube.writes}")
 
+    def _is_owned_by_a_cluster(self, manifest: Manifest) -> bool:
+        owners = manifest["metadata"].get("ownerReferences") or []
+        return any(owner["kind"] == "EtcdCluster" for owner in owners)
+
     def problem_at_rest(self) -> str | None:
         """Why this is not a cluster that is well; `None` when it is, or when there is none and nothing is left."""
         if self.cluster is None:
-            left = [f"{each['kind']} {each['metadata']['name']}" for each in self.store.all() if each["kind"] != CLAIM]
+            owned = [each for each in self.store.all() if self._is_owned_by_a_cluster(each)]
+            left = [f"{each['kind']} {each['metadata']['name']}" for each in owned]
             return f"left over: {left}" if left else None
         status: dict[str, Any] = self.cluster.get("status") or {}
         conditions = {each["type"]: (each["status"], each["message"]) for each in status.get("conditions", [])}

@@ -1,5 +1,6 @@
 """hack/test's counting and order, the client's snapshots, and the bench's arithmetic."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ class Answer:
 
 
 def pod(name: str, *, ready: bool = False, **metadata: Any) -> kube.Manifest:
-    status = {"conditions": [{"type": "Ready", "status": str(ready)}]}
+    status = {"conditions": [{"type": "Ready", "status": str(ready), "observedGeneration": 1}]}
     return {"metadata": {"name": name, **metadata}, "spec": {}, "status": status}
 
 
@@ -190,6 +191,20 @@ def test_a_members_line_says_what_etcd_says_once_it_is_up() -> None:
 def test_the_ratio_is_that_of_the_medians() -> None:
     summary = bench.summarize([6.0, 5.0, 100.0], [9.0, 1.0, 7.5])
     assert (summary.floor_s, summary.ours_s, summary.ratio) == (6.0, 7.5, 1.25)
+
+
+def test_the_floor_is_the_one_that_all_figures_were_measured_against() -> None:
+    digest = hashlib.sha256(bench.GOLDEN.read_bytes()).hexdigest()
+    assert digest == "a3df5af469e45c2900531b2d52a0966b5b2c206906a9d617177a44d84b7d46f0"
+
+
+def test_ours_asks_for_what_the_floor_holds() -> None:
+    golden, ours = bench.GOLDEN.read_text(), bench.etcd_cluster("x")["spec"]
+    assert f"replicas: {ours['members']}" in golden
+    assert f"requests: {{storage: {ours['storage']['size']}}}" in golden
+    assert f"storageClassName: {ours['storage']['storageClassName']}" in golden
+    requests_ = ours["resources"]["requests"]
+    assert f"requests: {{cpu: {requests_['cpu']}, memory: {requests_['memory']}}}" in golden
 
 
 METRICS = """\

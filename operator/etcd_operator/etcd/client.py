@@ -13,7 +13,6 @@ import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 # gRPC's core writes its own lines about every failed handshake to stderr; each failure is told by an EtcdError instead.
@@ -25,7 +24,7 @@ from aetcd import rpc
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from etcd_operator.etcd.errors import EtcdError, error_from
-from etcd_operator.etcd.model import Alarm, AlarmKind, Endpoint, KeyHash, Member, MemberList, MemberReport, TLSIdentity
+from etcd_operator.etcd.model import Alarm, AlarmKind, Endpoint, KeyHash, Member, MemberList, MemberReport
 
 #: Seconds that a connection is kept after its last call: long enough for the steps of one round.
 IDLE = 3.0
@@ -262,8 +261,14 @@ async def _ask(channel: Any, path: str, request: Any, response: Any, timeout: fl
         return await call(request, timeout=timeout), None
     except grpc.aio.AioRpcError as failed:
         return None, error_from(failed.code().name, failed.details() or "", waited=timeout)
-    except grpc.aio.UsageError as failed:  # the channel was closed by `aclose` meanwhile
+    except grpc.aio.UsageError as failed:  # the channel was closed by `aclose` before the call
         return None, EtcdError("unavailable", "the client is closing", detail=str(failed))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # `aclose` during the call: gRPC raises this although nobody cancelled the caller.
+        return None, EtcdError("unavailable", "the client is closing")
 
 
 async def _close_channel(channel: Any) -> None:
@@ -278,7 +283,9 @@ def _channel(endpoint: Endpoint) -> Any:
         return grpc.aio.insecure_channel(target, options=options)
     if endpoint.server_name is not None:
         options.append(("grpc.ssl_target_name_override", endpoint.server_name))
-    return grpc.aio.secure_channel(target, _credentials(endpoint.tls), options=options)
+    identity = endpoint.tls
+    credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.cert)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 def _target(address: str) -> str:
@@ -289,11 +296,6 @@ def _target(address: str) -> str:
     except ValueError:
         return f"dns:///{address}"
     return f"ipv{version}:{address}"
-
-
-@lru_cache(maxsize=256)
-def _credentials(identity: TLSIdentity) -> Any:
-    return grpc.ssl_channel_credentials(identity.ca, identity.key, identity.cert)
 
 
 def _member(said: Any) -> Member:

@@ -3,7 +3,7 @@
 Pure. Judges the tail of etcd's log as Kubernetes keeps it in a container's termination message: the last 2048 bytes or
 80 lines, so the first line is often cut, and where etcd panicked the trace may have pushed the reason out. The phrases
 were collected from etcd 3.5, 3.6 and 3.7 run into each failure. A sentence tells what happened, not what follows: the
-fuse's words, for one, are also those of a joiner without DNS.
+fuse's words, for one, are also those of a joiner without DNS. A foreign directory leaves no words: etcd serves it.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Literal
 
 Kind = Literal[
     "fuse",  # no data, and no other member told it about the cluster: an emptied directory, or a joiner without DNS
-    "removed",  # the cluster has removed this member for good
+    "removed",  # the cluster has removed this member for good; mostly it shows as "stopped", see EXIT_CODES
     "member_list",  # the file's member list is not the cluster's
     "already_bootstrapped",  # told to found a cluster that exists
     "bad_option",
@@ -24,7 +24,6 @@ Kind = Literal[
     "lost_entries",  # the log ends before what this member had acknowledged: an older state of the disk
     "corrupt",
     "wrong_version",  # the data was written by, or the cluster runs, another minor version than this etcd takes
-    "foreign",  # the directory belongs to another cluster
     "killed",
     "stopped",  # ended as told
     "unknown",
@@ -58,7 +57,6 @@ SIGNS: tuple[_Sign, ...] = (
     _Sign("read-only file system", "storage", "the volume is read-only"),
     _Sign("input/output error", "storage", "the volume fails: {error}"),
     _Sign("cannot access data directory", "storage", "etcd cannot write to its data directory: {error}"),
-    _Sign("cannot write to data directory", "storage", "etcd cannot write to its data directory: {error}"),
     _Sign("failed to create WAL", "storage", "etcd could not create its log: the volume may be full or read-only"),
     _Sign(
         "cannot fetch cluster info from peer urls",
@@ -72,8 +70,6 @@ SIGNS: tuple[_Sign, ...] = (
     ),
     _Sign("error validating peerURLs", "member_list", "the member list in its file is not the cluster's: {error}"),
     _Sign("in the initial cluster configuration", "member_list", "its file does not list the member itself"),
-    _Sign("cluster ID mismatch", "foreign", "its data belongs to another cluster"),
-    _Sign("mismatched cluster ID", "foreign", "its data belongs to another cluster"),
     _Sign(
         "lastIndex(",
         "lost_entries",
@@ -87,7 +83,6 @@ SIGNS: tuple[_Sign, ...] = (
     _Sign("cannot detect storage schema version", "wrong_version", "its data is of an etcd too old for this version"),
     _Sign("address already in use", "address_in_use", "another program has its port: {error}"),
     _Sign("cannot assign requested address", "address_in_use", "its address is not one of this machine's: {error}"),
-    _Sign("initial corruption check failed", "corrupt", "its keys differ from those of the other members"),
     _Sign("found data inconsistency with peers", "corrupt", "its keys differ from those of the other members"),
     _Sign("crc mismatch", "corrupt", "its log is corrupt: {error}"),
     _Sign("snapshot file doesn't exist", "corrupt", "a snapshot is missing from its data"),
@@ -96,18 +91,18 @@ SIGNS: tuple[_Sign, ...] = (
     _Sign("failed to read WAL", "corrupt", "its log cannot be read: {error}"),
     _Sign("failed to recover", "corrupt", "its data cannot be read: {error}"),
     _Sign("file size too small", "corrupt", "its database is cut short"),
+    _Sign("cannot use none as id", "corrupt", "its log is empty"),
     _Sign("freepages:", "corrupt", "its database is corrupt"),
-    _Sign("page ", "corrupt", "its database is corrupt: {error}"),
     _Sign("private key does not match", "tls", "its certificate and key do not belong together"),
     _Sign("failed to find any PEM data", "tls", "its certificate or key cannot be read"),
     _Sign("x509:", "tls", "its certificate was refused: {error}"),
     _Sign("tls:", "tls", "its certificate or key cannot be used: {error}"),
     _Sign("/tls/", "tls", "its certificate files cannot be read: {error}"),
     _Sign("failed to verify flags", "bad_option", "etcd refuses its configuration: {error}"),
-    _Sign("error verifying flags", "bad_option", "etcd refuses its configuration: {error}"),
     _Sign("unrecognized level", "bad_option", "etcd refuses its configuration: {error}"),
     _Sign("unexpected TLS cipher suite", "bad_option", "etcd refuses its configuration: {error}"),
     _Sign("error setting up initial cluster", "bad_option", "etcd refuses its configuration: {error}"),
+    _Sign("server is stopping", "stopped", "etcd ended while it started: told to stop, or removed from its cluster"),
     _Sign("unexpected error setting up", "bad_option", "etcd refuses its configuration: {error}"),
 )
 
@@ -158,7 +153,7 @@ def _read(raw: str) -> _Line | None:
     """A line that can be a reason: etcd's own above level info, or Go's; lines of a trace cannot."""
     if raw.startswith(("panic: ", "fatal error: ")):
         return _Line(raw, raw.partition(": ")[2], final=True)
-    if raw.startswith(("unexpected error", "error verifying flags")):  # written before etcd has a log
+    if raw.startswith("unexpected error"):  # written before etcd has a log
         return _Line(raw, raw, final=True)
     if raw.startswith("{"):
         try:

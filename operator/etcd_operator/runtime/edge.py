@@ -43,13 +43,22 @@ OWNED = (STATEFULSETS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS)
 METADATA_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 #: Objects a page of the initial lists.
 PAGE_SIZE = 500
-#: Seconds between two logins, when the API server refuses credentials that were just read.
+#: Seconds between attempts to find credentials.
 LOGIN_INTERVAL = 2.0
 #: Seconds between beats of the edge's event loop, and without one until it counts as dead.
 BEAT = 5.0
 DEAD_AFTER = 60.0
 
+#: Kopf's name for the task that holds all watches, and seconds without it until the edge counts as lost.
+WATCHES_TASK = "multidimensional multitasker"
+LOST_AFTER = 12.0
+
+
 log = structlog.get_logger(__name__)
+
+
+class EdgeError(Exception):
+    """The watches ended in a way that only a new start cures."""
 
 
 class Edge:
@@ -77,11 +86,10 @@ class Edge:
         self._stopped = False
         #: Makes the edge's event loop look at `_stopped`.
         self._wake: Callable[[], object] = lambda: None
-        self._last_login = -LOGIN_INTERVAL
         self._beat = monotonic()
 
     async def run(self) -> None:
-        """Watch until `stop`; raises what Kopf ended with when it gave up, having logged it."""
+        """Watch until `stop`; raises what Kopf ended with when it gave up, or `EdgeError`."""
         ended: asyncio.Future[None] = self._loop.create_future()
         self._beat = monotonic()
 
@@ -92,7 +100,7 @@ class Edge:
         def work() -> None:
             failure: BaseException | None = None
             try:
-                asyncio.run(self._operate())
+                asyncio.run(self._operate(lambda error: self._tell(finish, error)))
             except Exception as error:  # noqa: BLE001 - carried over to the other thread
                 failure = error
             self._tell(finish, failure)
@@ -112,26 +120,44 @@ class Edge:
         """Whether the edge's event loop turned lately."""
         return monotonic() - self._beat < DEAD_AFTER
 
-    async def _operate(self) -> None:
-        # Older than Kopf, so Kopf leaves it alone; asyncio.run cancels it in the end.
-        beating = asyncio.create_task(self._keep_beating())
+    async def _operate(self, give_up: Callable[[EdgeError], None]) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        # What Kopf leaves lying about when it fails (failures of single watches) is told by the failure itself.
+        loop.set_exception_handler(lambda _, context: log.debug("edge.remains", what=str(context.get("message"))))
         self._wake = lambda: loop.call_soon_threadsafe(stop.set)
         if self._stopped:
             stop.set()
-        await kopf.operator(
-            registry=self._registry(),
-            settings=self._settings(),
-            standalone=True,
-            stop_flag=stop,
-            **({"namespaces": self._namespaces} if self._namespaces else {"clusterwide": True}),
+        # Made before Kopf runs, so Kopf leaves it alone.
+        overseer = asyncio.create_task(self._oversee())
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=self._registry(),
+                settings=self._settings(),
+                standalone=True,
+                stop_flag=stop,
+                **({"namespaces": self._namespaces} if self._namespaces else {"clusterwide": True}),
+            )
         )
-        beating.cancel()
+        await asyncio.wait((overseer, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not watching.done():
+            # Told now: the end of this thread may never come. It holds nothing but its connections.
+            give_up(EdgeError("Kopf lost its watches and does not end"))
+            watching.cancel()
+        overseer.cancel()
+        await watching
 
-    async def _keep_beating(self) -> None:
-        while True:
+    async def _oversee(self) -> None:
+        """Show that the event loop turns; end when Kopf's watches ended but Kopf did not.
+
+        Seen when it was stopped while it waited for credentials. The task's name is Kopf's own; were it called
+        otherwise one day, this would see nothing and do nothing.
+        """
+        last_seen: float | None = None
+        while last_seen is None or self._stopped or monotonic() - last_seen < LOST_AFTER:
             self._beat = monotonic()
+            if any(task.get_name() == WATCHES_TASK for task in asyncio.all_tasks()):
+                last_seen = self._beat
             await asyncio.sleep(BEAT)
 
     def _registry(self) -> kopf.OperatorRegistry:
@@ -182,11 +208,7 @@ class Edge:
             self.stop()  # the other loop is closed: nobody listens any more
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
-        """Credentials for Kopf. Called again when they are refused; then not too often."""
-        wait = self._last_login + LOGIN_INTERVAL - monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        self._last_login = monotonic()
+        """Credentials for Kopf, once; from then on the middleware keeps them fresh."""
         try:
             connection = await Connection.open()
         except CredentialsError as error:
@@ -214,6 +236,12 @@ class Edge:
                 code = str(response.status)
             finally:
                 self._observer(verb, code)
+            if response.status == 401:
+                # Kopf would drop its session under the other watches, and can be left hanging by that. So the
+                # credentials are read anew here, and Kopf just sees a connection that failed, and tries again.
+                response.release()
+                await connection.reload()
+                raise aiohttp.ClientConnectionError("the API server refused the credentials (401)")
             if listing and response.ok:
                 self._tell(self._on_list)
             return response

@@ -131,8 +131,9 @@ class Leader:
                 self._renewed_at = None
                 raise LeadershipLostError(f"{holder or 'somebody'} holds the Lease {self._namespace}/{self._name} now")
             except (KubeError, TimeoutError) as failure:
+                if error is None:
+                    log.warning("election.renewal_failed", error=str(failure), give_up_in_seconds=round(left, 1))
                 error = failure
-                log.warning("election.renewal_failed", error=str(failure))
                 await asyncio.sleep(min(LOOK_EVERY, max(0.0, deadline - self._clock())))
         self._renewed_at = None
         raise LeadershipLostError(f"the Lease {self._namespace}/{self._name} could not be renewed in time: {error}")

@@ -1,0 +1,301 @@
+"""Stories that must end well, each told once and in order; `test_cluster_machine` finds those that nobody thought of."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.resources.names import CLUSTER_ID, INCARNATION, MEMBER_STATE
+from etcd_operator.resources.secrets import content
+from model.operator import Fault
+from model.store import Propagation
+from model.world import CLAIM, World
+
+TLS_OFF = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def spec(members: int = 3, *, tls: bool = False, **fields: object) -> EtcdClusterSpec:
+    return EtcdClusterSpec.model_validate({"members": members, "tls": {} if tls else TLS_OFF, **fields})
+
+
+def go_on_until(world: World, arrived: Callable[[], bool]) -> None:
+    for _ in range(60):
+        if arrived():
+            return
+        world.round()
+        if not arrived():
+            world.tick()
+    raise AssertionError("never got there")
+
+
+def is_recorded(world: World) -> bool:
+    return bool(((world.cluster or {}).get("status") or {}).get("bootstrap"))
+
+
+def has_directories(world: World) -> int:
+    return sum(len(volume.directories) for volume in world.kubernetes.nodes.volumes.values())
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_cluster_is_founded_and_then_nothing_is_written_any_more(world: World, members: int, tls: bool) -> None:
+    world.apply(spec(members, tls=tls))
+    world.settle()
+    assert world.size == members
+    assert has_directories(world) == members
+    world.operator.restart()
+    assert [world.round() for _ in range(3)] == [[], [], []]
+    world.tick(3600)
+    assert [world.round() for _ in range(3)] == [[], [], []]
+
+
+@pytest.mark.parametrize("fault", ["crash before", "crash after", "fail before", "fail after", "between"])
+@pytest.mark.parametrize("story", ["founding", "adopting"])
+def test_the_operator_may_die_at_any_write(fault: Fault, story: str) -> None:
+    """One world for every write of the story, until there is no further write at which to die."""
+    for nth in range(1, 100):
+        world = World()
+        world.apply(spec(3, tls=True))
+        if story == "adopting":
+            world.settle()
+            world.delete("EtcdCluster", "a")
+            world.apply(spec(5, tls=True))
+        reached = _die_at(world, nth, fault)
+        world.settle()
+        assert has_directories(world) == world.size == 3, f"founded twice after {fault} write {nth}"
+        world.close()
+        if not reached:
+            assert nth > 15
+            return
+    raise AssertionError("never comes to rest")
+
+
+def _die_at(world: World, nth: int, fault: Fault) -> bool:
+    """Let the operator's nth write from now on meet its fault; `False` when all was done with fewer writes."""
+    left = nth
+    for _ in range(40):
+        written = len(world.round({left: fault}))
+        if written >= left:
+            return True
+        left -= written
+        world.tick()
+    return False
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_founder_killed_at_its_first_write_does_not_stop_the_founding(world: World, members: int) -> None:
+    world.etcd.kill_at_first_write = True
+    world.apply(spec(members))
+    for _ in range(8):
+        world.round()
+        world.tick()
+    world.etcd.kill_at_first_write = False
+    world.settle()
+    assert world.size == members
+
+
+def test_a_change_before_the_record_starts_over_with_it(world: World) -> None:
+    world.apply(spec(3))
+    for _ in range(3):
+        world.round()
+        world.tick()
+    world.apply(spec(5))
+    world.settle()
+    assert world.size == 5
+
+
+def test_a_change_after_the_record_reaches_no_member(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    generation = world.store.get("StatefulSet", "a")["metadata"]["generation"]  # type: ignore[index]
+    world.apply(spec(5, version="3.7.2", options={"snapshotCount": 5}))
+    world.settle()
+    assert world.size == 3
+    assert world.store.get("StatefulSet", "a")["metadata"]["generation"] == generation  # type: ignore[index]
+    assert len((world.cluster or {})["status"]["pending"]) == 2
+
+
+def test_members_that_never_started_are_not_taken_for_founded(world: World) -> None:
+    """Two of three found a quorum; the fuse would keep the third out for good."""
+    world.apply(spec(3))
+    for _ in range(12):
+        world.round()
+        world.kubernetes.crash("a-2")
+        if volume := world.kubernetes.volume_of("a-2"):
+            volume.directories.clear()
+        world.tick()
+    if is_recorded(world):
+        assert has_directories(world) == 3
+    world.settle()
+
+
+@pytest.mark.parametrize("members", [1, 3, 5])
+def test_deleting_and_applying_again_serves_the_old_data(world: World, members: int) -> None:
+    world.apply(spec(3, tls=True))
+    world.settle()
+    before, kept = world.recorded, set(world.acknowledged)
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    assert {each["kind"] for each in world.store.all()} == {CLAIM}
+    world.apply(spec(members, tls=True))
+    world.settle()
+    assert world.recorded == before
+    assert kept
+    assert kept < world.acknowledged
+
+
+def test_data_is_found_again_although_all_pods_were_killed_right_after_the_record(world: World) -> None:
+    """Clients must not write before a volume tells whose data it holds: nothing else outlives the EtcdCluster."""
+    world.apply(spec(3))
+    go_on_until(world, lambda: is_recorded(world))
+    for pod in ("a-0", "a-1", "a-2"):
+        world.kubernetes.crash(pod)
+    for _ in range(8):
+        world.round()
+    for _ in range(15):
+        world.tick()
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    world.apply(spec(3))
+    world.settle()
+
+
+def test_with_deletion_policy_delete_the_volumes_go_and_the_next_one_is_new(world: World) -> None:
+    world.apply(spec(3, storage={"deletionPolicy": "Delete"}))
+    world.settle()
+    first = world.recorded
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    assert world.store.all() == []
+    world.apply(spec(3))
+    world.settle()
+    assert world.recorded != first
+
+
+def test_volumes_alone_are_enough_to_find_the_cluster_again(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    before = world.recorded
+    world.edit("EtcdCluster", "a", {"status": None})
+    world.delete("ConfigMap", "a-config")
+    world.delete("StatefulSet", "a")
+    world.settle()
+    assert world.recorded == before
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
+def test_a_deleted_stateful_set_comes_back_around_the_same_data(world: World, propagation: Propagation) -> None:
+    world.apply(spec(3, tls=True))
+    world.settle()
+    before = world.recorded
+    world.delete("StatefulSet", "a", propagation)
+    world.settle()
+    assert world.recorded == before
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 5])
+def test_a_stray_scale_is_undone(world: World, replicas: int) -> None:
+    world.apply(spec(3))
+    world.settle()
+    world.edit("StatefulSet", "a", {"spec": {"replicas": replicas}})
+    for _ in range(3):
+        world.tick()
+    world.settle()
+    assert len(world.store.all("Pod")) == 3
+
+
+def test_pods_of_a_bootstrap_that_was_given_up_are_never_recorded(world: World) -> None:
+    """Orphaned pods are adopted by the next StatefulSet, although they run the etcd of the one before."""
+    world.apply(spec(3))
+    for _ in range(3):
+        world.round()
+        world.tick()
+    world.round()
+    world.delete("StatefulSet", "a", "Orphan")
+    world.apply(spec(3, options={"snapshotCount": 5}))
+    world.settle()
+    token = (world.store.get("StatefulSet", "a") or {})["metadata"]["annotations"][INCARNATION]
+    for process in world.etcd.processes.values():
+        assert any(path.endswith(token) for path in world.kubernetes.volume_of(process.name).directories)  # type: ignore[union-attr]
+    for pod in ("a-0", "a-1", "a-2"):
+        world.delete("Pod", pod)
+    world.settle()
+
+
+def test_an_emptied_member_does_not_come_back_under_its_old_identity(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    world.wipe("a-1")
+    world.settle()
+    assert sorted(world.etcd.processes) == ["a-0", "a-2"]
+    assert (world.cluster or {})["status"]["quorum"] == "2/3"
+
+
+def test_emptied_members_do_not_found_a_new_etcd_together(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    for pod in ("a-0", "a-1", "a-2"):
+        world.wipe(pod)
+        world.delete("Pod", pod)
+    world.settle()
+    assert world.etcd.processes == {}
+    assert (world.cluster or {})["status"]["summary"].startswith("Quorum lost")
+
+
+def test_volumes_of_two_clusters_are_never_served_together(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    claim = world.store.get(CLAIM, "data-a-2")
+    assert claim is not None
+    claim["metadata"]["annotations"] |= {CLUSTER_ID: "deadbeef", INCARNATION: "other", MEMBER_STATE: "member"}
+    world.check = lambda: None  # type: ignore[method-assign] # two clusters are recorded here, on purpose
+    world.apply(spec(3))
+    for _ in range(10):
+        world.round()
+        world.tick()
+    assert world.etcd.processes == {}
+    conditions = {each["type"]: each for each in (world.cluster or {})["status"]["conditions"]}
+    assert conditions["Progressing"]["reason"] == "RecordsDisagree"
+    assert "deadbeef" in conditions["Progressing"]["message"]
+
+
+@pytest.mark.parametrize("name", ["a-peer-ca", "a-client-ca"])
+def test_a_deleted_authority_is_put_back_from_memory(world: World, name: str) -> None:
+    world.apply(spec(3, tls=True))
+    world.settle()
+    before = content(world.store.get("Secret", name))
+    world.delete("Secret", name)
+    world.settle()
+    assert content(world.store.get("Secret", name)) == before
+
+
+@pytest.mark.parametrize("name", ["a-peer-ca", "a-client-ca"])
+def test_an_authority_that_nobody_remembers_is_told_and_the_members_serve_on(world: World, name: str) -> None:
+    world.apply(spec(3, tls=True))
+    world.settle()
+    world.operator.restart()
+    world.delete("Secret", name)
+    world.settle()
+    conditions = {each["type"]: each for each in (world.cluster or {})["status"]["conditions"]}
+    assert conditions["Degraded"]["reason"] == "AuthorityLost"
+    assert world.store.get("Secret", name) is None
+
+
+def test_all_secrets_may_go_and_the_cluster_comes_back(world: World) -> None:
+    world.apply(spec(3, tls=True))
+    world.settle()
+    before = world.recorded
+    world.operator.restart()
+    for secret in world.store.all("Secret"):
+        world.delete("Secret", secret["metadata"]["name"])
+    world.settle()
+    assert world.recorded == before
