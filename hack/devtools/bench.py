@@ -68,12 +68,6 @@ def etcd_cluster(name: str) -> kube.Manifest:
     }
 
 
-def make_namespace(cluster: kube.Cluster) -> None:
-    """The namespace both sides run in; it enforces the restricted Pod Security Standard, as production does."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-
-
 def time_floor(cluster: kube.Cluster, name: str) -> float:
     """Seconds from `kubectl apply` of the golden manifest to three ready pods."""
     manifest = golden(name)
@@ -121,7 +115,7 @@ def create(options: argparse.Namespace) -> None:
     cluster = open_cluster(options)
     sides: dict[str, Callable[[kube.Cluster, str], float]] = {"floor": time_floor, "ours": time_ours}
     times: dict[str, list[float]] = {side: [] for side in sides}
-    make_namespace(cluster)
+    environment.make_namespace(cluster, NAMESPACE)
     try:
         wait_until_clean(cluster)
         for number in range(1, options.rounds + 1):

@@ -89,8 +89,7 @@ def measure(cluster: kube.Cluster, *, clusters: int, seconds: float) -> Report:
     changed that the counters do not tell of.
     """
     names = [f"rest-{number}" for number in range(1, clusters + 1)]
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    environment.make_namespace(cluster, NAMESPACE)
     try:
         cluster.apply(*map(etcd_cluster, names), namespace=NAMESPACE)
         for name in names:

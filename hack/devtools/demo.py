@@ -71,9 +71,7 @@ def create(stage: Stage) -> None:
     """Apply the sample and show the members appear."""
     stage.screen.heading("2. An etcd: three members, TLS, volumes")
     stage.screen.answer(SAMPLE.read_text())
-    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
-    stage.cluster.apply(namespace)
+    environment.make_namespace(stage.cluster, NAMESPACE)
     started = time.monotonic()
     stage.kubectl("apply", "-f", environment.relative(SAMPLE))
     watch_members(stage)
@@ -127,6 +125,8 @@ def member_line(pod: kube.Manifest, etcd: kube.Manifest) -> MemberLine:
     if kube.is_ready_pod(pod) and told.get("healthy"):
         leads = ", leader" if etcd["status"].get("leader") == name else ""
         return MemberLine(node=node, state=f"{told.get('role', 'Voter')}, healthy{leads}", healthy=True)
+    if kube.is_ready_pod(pod):
+        return MemberLine(node=node, state=f"not healthy: {told.get('reason') or 'joining'}")
     return MemberLine(node=node, state=waiting_reason(pod) or pod["status"].get("phase", "Pending").lower())
 
 

@@ -79,6 +79,15 @@ def rolled_out(deployment: kube.Manifest) -> bool:
     return seen and all(count == wanted for count in counts)
 
 
+def make_namespace(cluster: kube.Cluster, name: str, *, timeout: float = 120.0) -> None:
+    """A namespace that enforces restricted Pod Security, as production does; one that is going is waited for first."""
+    found = cluster.get("namespaces", None, name)
+    if found and "deletionTimestamp" in found["metadata"]:
+        cluster.wait_until_gone("namespaces", None, name=name, timeout=timeout)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+
+
 def leader_pod(cluster: kube.Cluster, *, namespace: str = OPERATOR) -> str:
     """The operator's pod that leads now, as its Lease says; empty where none does."""
     lease = cluster.get("leases", namespace, OPERATOR)

@@ -44,6 +44,14 @@ def cluster_pods(cluster: int) -> str:
     return f"{PODS[cluster * 16 * 256]}/20"
 
 
+def hardware_address(address: str) -> str:
+    """The Ethernet address that goes with an IPv4 address.
+
+    It stays the same when a node is started again, as a real machine's does: neighbours remember it for half a minute.
+    """
+    return "02:65:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(address).packed)
+
+
 def clashing(networks: Iterable[str]) -> list[str]:
     """Those of the machine's own networks (destinations of its routes) that overlap with ours."""
     ours = (NODES, PODS)

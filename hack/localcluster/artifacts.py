@@ -22,7 +22,6 @@ __all__ = [
     "ensure_api_server_programs",
     "ensure_etcd_image",
     "ensure_etcd_programs",
-    "ensure_extra_programs",
     "ensure_kubectl",
     "ensure_node_images",
     "ensure_node_programs",
@@ -57,11 +56,6 @@ def ensure_etcd_programs(version: str, progress: Progress) -> Path:
 def ensure_api_server_programs(progress: Progress) -> Path:
     """A folder with kube-apiserver and etcd, for tests outside a cluster."""
     return gobuild.cluster_programs(progress)
-
-
-def ensure_extra_programs(name: str, progress: Progress) -> Path:
-    """A folder with what only some tests need: `name` is "versitygw", "kwok" or "etcd-VERSION"."""
-    return gobuild.extra_programs(name, progress)
 
 
 def ensure_kubectl(progress: Progress) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from localcluster.addresses import HOST, NODES, PODS, SWITCH, clashing
+from localcluster.addresses import HOST, NODES, PODS, SWITCH, clashing, hardware_address
 from localcluster.errors import ClusterError
 from localcluster.shell import run
 
@@ -27,7 +27,8 @@ def ensure_switch() -> None:
         run(["ip", "netns", "add", SWITCH_NETNS])
     if "bridge" not in _links(SWITCH_NETNS):
         _ip_switch("link", "set", "lo", "up")
-        _ip_switch("link", "add", "bridge", "type", "bridge")
+        # With an address of its own: else it takes the lowest of its cables', another one with each that is added.
+        _ip_switch("link", "add", "bridge", "address", hardware_address(str(SWITCH)), "type", "bridge")
         _ip_switch("addr", "add", f"{SWITCH}/{NODES.prefixlen}", "dev", "bridge")
         _ip_switch("link", "set", "bridge", "up")
         _set(SWITCH_NETNS, "net/ipv4/ip_forward", "1")
@@ -56,7 +57,8 @@ def plug_in(*, netns: str, link: str, address: str, pods: str) -> None:
         run(["ip", "netns", "add", netns])
         run(["ip", "-n", netns, "link", "set", "lo", "up"])
     if link not in _links(SWITCH_NETNS):
-        _ip_switch("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", netns)
+        peer = ["peer", "name", "eth0", "address", hardware_address(address), "netns", netns]
+        _ip_switch("link", "add", link, "type", "veth", *peer)
         run(["ip", "-n", netns, "addr", "add", f"{address}/{NODES.prefixlen}", "dev", "eth0"])
         run(["ip", "-n", netns, "link", "set", "eth0", "up"])
         run(["ip", "-n", netns, "route", "replace", "default", "via", str(SWITCH)])

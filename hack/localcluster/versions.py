@@ -20,9 +20,6 @@ ETCD: Final = "3.7.3"
 #: Every etcd that can be built; those other than `ETCD` only when asked for.
 ETCD_VERSIONS: Final = ("3.7.3", "3.6.16", "3.5.35")
 
-VERSITYGW: Final = "1.8.0"
-KWOK: Final = "0.8.0"
-
 #: The oldest kubectl on PATH that is used instead of the built one.
 OLDEST_KUBECTL: Final = (1, 31)
 
@@ -42,8 +39,6 @@ GO_MODULES: Final = {
 EXTRA_GO_MODULES: Final = {
     "etcd-3.6.16": {"go.etcd.io/etcd/server/v3": "3.6.16"},
     "etcd-3.5.35": {"go.etcd.io/etcd/server/v3": "3.5.35"},
-    "versitygw": {"github.com/versity/versitygw": VERSITYGW},
-    "kwok": {"sigs.k8s.io/kwok": KWOK},
 }
 
 #: Where kubeadm looks for its images; the names below are what it asks for when given these tags.

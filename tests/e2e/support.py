@@ -19,6 +19,7 @@ from devtools.kube import Cluster, KubectlError, Manifest, Snapshot, Timeout, co
 from devtools.project import OPERATOR
 
 __all__ = [
+    "OPERATOR",
     "OPERATOR_PODS",
     "Cluster",
     "Etcd",
@@ -201,9 +202,7 @@ class Etcd:
 
     def ready_addresses(self) -> set[str]:
         """The addresses behind the client Service now."""
-        slices = self.cluster.list(
-            "endpointslices", self.namespace, labels=f"kubernetes.io/service-name={self.name}"
-        )
+        slices = self.cluster.list("endpointslices", self.namespace, labels=f"kubernetes.io/service-name={self.name}")
         return addresses_in({item["metadata"]["name"]: item for item in slices})
 
     def secret(self, suffix: str) -> dict[str, bytes]:

@@ -3,27 +3,52 @@
 import json
 
 from devtools import environment
-from e2e.support import Etcd
+from e2e.support import Etcd, condition_of
+from localcluster.cluster import Cluster as LocalCluster
 
-
-def test_deleting_removes_everything_but_the_volumes_and_applying_again_adopts_them(etcd: Etcd) -> None:
-    before = etcd.create()["status"]["clusterID"]
-    etcd.put("kept", "yes")
-    claims = {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()}
-    delete_all(etcd)
-    assert {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()} == claims
-    after = etcd.create()["status"]["clusterID"]
-    assert after == before
-    assert etcd.read("kept") == "yes"
+OWNED = ("statefulsets", "configmaps", "services", "poddisruptionbudgets", "secrets", "pods")
 
 
 def delete_all(etcd: Etcd) -> None:
     """Delete the EtcdCluster and wait until all that it owned is gone; the tests' own etcdctl pod goes too."""
     etcd.cluster.delete("pods", etcd.namespace, f"{etcd.name}-etcdctl")
     etcd.delete()
-    for plural in ("statefulsets", "configmaps", "services", "poddisruptionbudgets", "secrets", "pods"):
+    for plural in OWNED:
         etcd.cluster.wait_until_gone(plural, etcd.namespace, labels=etcd.labels)
     etcd.cluster.wait_until_gone("pods", etcd.namespace, name=f"{etcd.name}-etcdctl")
+
+
+def test_deleting_removes_everything_but_the_volumes_and_applying_again_adopts_them(etcd: Etcd) -> None:
+    before = etcd.create()["status"]["clusterID"]
+    etcd.put("kept", "yes")
+    ids = etcd.member_ids()
+    claims = {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()}
+    delete_all(etcd)
+    assert {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()} == claims
+    etcd.apply(members=5)
+    status = etcd.wait_status(
+        lambda told: told.get("quorum") == "3/3" and bool(told.get("pending")), what="3/3 of 5 wanted", timeout=90
+    )
+    assert status["clusterID"] == before
+    assert "spec.members is 5 and 3 run" in status["pending"][0]
+    assert etcd.read("kept") == "yes"
+    etcd.create()
+    assert etcd.member_ids() == ids
+    assert {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()} == claims
+
+
+def test_it_may_be_applied_again_before_the_old_one_is_gone(etcd: Etcd) -> None:
+    before = etcd.create(members=1)["status"]["clusterID"]
+    etcd.put("kept", "yes")
+    old = etcd.get()["metadata"]["uid"]
+    etcd.delete(wait=False)
+    etcd.apply(members=1)
+    etcd.wait(lambda seen: seen["metadata"]["uid"] != old and environment.is_available(seen), timeout=90)
+    assert etcd.status()["clusterID"] == before
+    # The pod that asked before trusts the authority of the EtcdCluster that is gone.
+    etcd.cluster.delete("pods", etcd.namespace, f"{etcd.name}-etcdctl")
+    etcd.cluster.wait_until_gone("pods", etcd.namespace, name=f"{etcd.name}-etcdctl")
+    assert etcd.read("kept") == "yes"
 
 
 def test_kept_volumes_decide_how_many_members_start_whatever_the_new_spec_says(etcd: Etcd) -> None:
@@ -36,15 +61,9 @@ def test_kept_volumes_decide_how_many_members_start_whatever_the_new_spec_says(e
     assert etcd.read("kept") == "yes"
 
 
-def test_with_the_deletion_policy_delete_the_volumes_go_too(etcd: Etcd) -> None:
+def test_the_deletion_policy_decides_at_last_whether_the_volumes_go(etcd: Etcd) -> None:
     etcd.create(members=1, storage={"size": "1Gi", "deletionPolicy": "Delete"})
-    delete_all(etcd)
-    etcd.cluster.wait_until_gone("persistentvolumeclaims", etcd.namespace)
-
-
-def test_the_deletion_policy_can_be_changed_while_the_cluster_lives(etcd: Etcd) -> None:
-    etcd.create(members=1, storage={"size": "1Gi", "deletionPolicy": "Delete"})
-    etcd.apply(members=1, storage={"size": "1Gi", "deletionPolicy": "Retain"})
+    etcd.apply(members=1)
     etcd.cluster.wait_for(
         lambda claims: all("ownerReferences" not in claim["metadata"] for claim in claims.values()),
         "persistentvolumeclaims",
@@ -54,11 +73,21 @@ def test_the_deletion_policy_can_be_changed_while_the_cluster_lives(etcd: Etcd) 
     )
     delete_all(etcd)
     assert set(etcd.claims()) == {"data-a-0"}
+    etcd.create(members=1, storage={"size": "1Gi", "deletionPolicy": "Delete"})
+    etcd.cluster.wait_for(
+        lambda claims: all("ownerReferences" in claim["metadata"] for claim in claims.values()),
+        "persistentvolumeclaims",
+        etcd.namespace,
+        what="claims that the EtcdCluster owns",
+        timeout=15,
+    )
+    delete_all(etcd)
+    etcd.cluster.wait_until_gone("persistentvolumeclaims", etcd.namespace)
 
 
 def test_volumes_that_nobody_vouches_for_are_not_served(etcd: Etcd) -> None:
     """The record of whose data a volume holds is gone: the name alone must not make it this cluster's."""
-    before = etcd.create()["status"]["clusterID"]
+    before = etcd.create(members=1)["status"]["clusterID"]
     etcd.put("foreign", "yes")
     delete_all(etcd)
     for name, claim in etcd.claims().items():
@@ -66,23 +95,74 @@ def test_volumes_that_nobody_vouches_for_are_not_served(etcd: Etcd) -> None:
         assert ours, "a volume whose data is known says so"
         patch = json.dumps({"metadata": {"annotations": dict.fromkeys(ours)}})
         etcd.cluster.kubectl("-n", etcd.namespace, "patch", "pvc", name, "--type=merge", "-p", patch)
-    etcd.apply()
+    etcd.apply(members=1)
     etcd.wait_available()
     assert etcd.status()["clusterID"] != before
     assert etcd.read("foreign") == ""
 
 
 def test_one_volume_of_another_cluster_among_the_kept_ones_is_not_served(etcd: Etcd) -> None:
-    etcd.create()
-    etcd.put("kept", "yes")
+    before = etcd.create()["status"]["clusterID"]
     delete_all(etcd)
-    patch = json.dumps({"metadata": {"annotations": {"externaletcd.io/cluster-id": "badc0ffee0ddf00d"}}})
-    etcd.cluster.kubectl("-n", etcd.namespace, "patch", "pvc", "data-a-1", "--type=merge", "-p", patch)
+    tell(etcd, "data-a-1", "badc0ffee0ddf00d")
     etcd.apply()
-    seen = etcd.wait(
-        lambda told: bool(told.get("status", {}).get("conditions")) and not environment.is_available(told),
-        what="told as not available",
-    )
-    told = json.dumps(seen["status"]["conditions"])
-    assert "badc0ffee0ddf00d" in told
+    etcd.wait_told("RecordsDisagree", "data-a-1 says badc0ffee0ddf00d", before)
+    assert condition_of(etcd.get(), "Available")["status"] != "True"
     assert etcd.cluster.get("secrets", etcd.namespace, "a-client") is None
+    assert etcd.pods() == {}
+    tell(etcd, "data-a-1", before)
+    assert etcd.wait_available()["status"]["clusterID"] == before
+
+
+def tell(etcd: Etcd, claim: str, cluster_id: str) -> None:
+    """Write on a volume whose data it holds."""
+    patch = json.dumps({"metadata": {"annotations": {"externaletcd.io/cluster-id": cluster_id}}})
+    etcd.cluster.kubectl("-n", etcd.namespace, "patch", "pvc", claim, "--type=merge", "-p", patch)
+
+
+def pinned(local: LocalCluster) -> dict[str, object]:
+    """A pod overlay for the last node, so that volumes of two clusters lie on the same disk."""
+    return {"spec": {"nodeSelector": {"kubernetes.io/hostname": local.nodes[-1].name}}}
+
+
+def run(local: LocalCluster, script: str) -> None:
+    """Run a shell script on the last node."""
+    done = local.exec(local.nodes[-1].name, ["sh", "-ec", script])
+    assert done.returncode == 0, done
+
+
+def test_the_data_of_another_cluster_put_into_place_is_not_served(etcd: Etcd, local: LocalCluster) -> None:
+    """First the other's volume as it is, then its data under the very name of this cluster's directory."""
+    other = Etcd(cluster=etcd.cluster, namespace=etcd.namespace, name="other")
+    for each in (etcd, other):
+        each.apply(members=1, podTemplate=pinned(local))
+    for each in (etcd, other):
+        each.wait_available()
+        each.put("whose", each.name)
+    own, foreign = etcd.volume_folder("a-0"), other.volume_folder("other-0")
+    incarnation = etcd.status()["bootstrap"]["incarnation"]
+    delete_all(other)
+    run(local, f"mkdir {own}/aside; mv {own}/{incarnation} {own}/aside; cp -a {foreign}/* {own}/")
+    etcd.kill("a-0", grace=0)
+    etcd.wait_told("a-0", "the data directory is empty", timeout=30)
+    assert etcd.condition("Available")["status"] == "False"
+
+    run(local, f"mv {own}/{other_incarnation(local, foreign)} {own}/{incarnation}")
+    etcd.kill("a-0", grace=0)
+    etcd.wait_told("a-0", "data of another etcd cluster", timeout=60)
+    assert etcd.condition("Available")["status"] != "True"
+    etcd.cluster.wait_for(
+        lambda _: not etcd.ready_addresses(), "endpointslices", etcd.namespace, timeout=15, what="nothing behind a"
+    )
+
+    run(local, f"rm -r {own}/{incarnation}; mv {own}/aside/{incarnation} {own}/")
+    etcd.kill("a-0", grace=0)
+    etcd.wait_available()
+    assert etcd.read("whose") == "a"
+
+
+def other_incarnation(local: LocalCluster, folder: str) -> str:
+    """The name of the one data directory on a volume."""
+    listed = local.exec(local.nodes[-1].name, ["ls", folder]).stdout.split()
+    (name,) = listed
+    return str(name)

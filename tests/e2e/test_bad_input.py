@@ -1,92 +1,192 @@
-"""What only shows later becomes a condition that names the object and the reason, and heals when it is corrected."""
+"""What only shows later becomes a condition that names the object and the reason, and heals when it is corrected.
 
-import json
+All mistakes are made at once, in one namespace, and corrected at once: so none may hide or delay another.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
 
 from devtools import environment
-from e2e.support import Etcd, condition_of
+from e2e.support import SMALL, Cluster, Etcd, Manifest, fresh_namespace, sentence
 
 #: Seconds within which a mistake is told.
 TOLD = 15.0
+#: Seconds within which everything stands once it was corrected, containers' back-off of Kubernetes included.
+HEALED = 90.0
 
 
-def wait_told(etcd: Etcd, *words: str) -> None:
-    """Wait until a condition says all these words."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mistake:
+    """A spec that cannot work, or surroundings in which it cannot, and what the user is told.
 
-    def tells(seen: dict[str, object]) -> bool:
-        conditions = [condition_of(seen, type_) for type_ in ("Progressing", "Degraded")]
-        return any(
-            all(word in f"{condition.get('reason')}: {condition.get('message')}" for word in words)
-            for condition in conditions
-        )
+    `relief` makes the surroundings right; without it the spec itself is corrected.
+    """
 
-    etcd.wait(tells, what=f"a condition that says {words}", timeout=TOLD)
-
-
-def test_an_image_that_does_not_exist(etcd: Etcd) -> None:
-    etcd.apply(version="3.7.99")
-    wait_told(etcd, "ImageUnavailable", "a-", "v3.7.99")
-    etcd.apply()
-    etcd.wait_available()
+    told: tuple[str, ...]
+    spec: dict[str, Any] = field(default_factory=dict)
+    relief: Callable[[Cluster, str], None] | None = None
 
 
-def test_a_storage_class_that_does_not_exist(etcd: Etcd) -> None:
-    name = f"later-{etcd.namespace}"
-    etcd.apply(members=1, storage={"size": "1Gi", "storageClassName": name})
-    wait_told(etcd, name)
-    stock = etcd.cluster.get("storageclasses", None, "local-path")
+def make_class(cluster: Cluster, namespace: str) -> None:
+    stock = cluster.get("storageclasses", None, "local-path")
     assert stock is not None
     kept = {key: stock[key] for key in ("provisioner", "reclaimPolicy", "volumeBindingMode")}
-    etcd.cluster.apply({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, **kept})
-    try:
-        etcd.wait_available()
-    finally:
-        etcd.cluster.delete("storageclasses", None, name)
+    cluster.apply({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": namespace}, **kept})
 
 
-def test_no_room_to_schedule(etcd: Etcd) -> None:
-    etcd.apply(resources={"requests": {"cpu": "1000"}})
-    wait_told(etcd, "Unschedulable", "a-")
-    etcd.apply()
-    etcd.wait_available()
+def make_account(cluster: Cluster, namespace: str) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "runner", "namespace": namespace}}
+    cluster.apply(account)
 
 
-def test_an_option_that_etcd_does_not_know(etcd: Etcd) -> None:
-    etcd.apply(members=1, options={"extra": {"max-reqest-bytes": 1}})
-    wait_told(etcd, "max-reqest-bytes", "max-request-bytes")
-    etcd.apply(members=1)
-    etcd.wait_available()
-
-
-def test_an_option_that_etcd_refuses_to_start_with(etcd: Etcd) -> None:
-    etcd.apply(members=1, options={"extra": {"log-level": "loud"}})
-    wait_told(etcd, "a-0", "log")
-    etcd.apply(members=1)
-    etcd.wait_available()
-
-
-def test_a_quota_that_forbids_the_pods(etcd: Etcd) -> None:
+def forbid_pods(cluster: Cluster, namespace: str) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    etcd.cluster.apply(quota, namespace=etcd.namespace)
+    cluster.apply(quota, namespace=namespace)
+
+
+def allow_pods(cluster: Cluster, namespace: str) -> None:
+    cluster.delete("resourcequotas", namespace, "none")
+
+
+def insist_on_a_node(key: str) -> dict[str, Any]:
+    return {"podTemplate": {"spec": {"nodeSelector": {key: "yes"}}}}
+
+
+def mistakes(namespace: str) -> dict[str, Mistake]:
+    """By the name of the EtcdCluster that makes it."""
+    privileged = {"name": "etcd", "securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}
+    return {
+        "image": Mistake(
+            spec={"image": {"repository": "registry.example.com/no/such"}},
+            told=("ImageUnavailable", "image-0", "registry.example.com/no/such:v3.7.3"),
+        ),
+        "version": Mistake(spec={"version": "3.7.99"}, told=("ImageUnavailable", "version-0", "v3.7.99")),
+        "class": Mistake(
+            spec={"storage": {"size": "1Gi", "storageClassName": namespace}},
+            relief=make_class,
+            told=("data-class-0", namespace),
+        ),
+        "class-edited": Mistake(
+            spec={"storage": {"size": "1Gi", "storageClassName": "no-such-class"}},
+            told=("data-class-edited-0", "no-such-class"),
+        ),
+        "room": Mistake(
+            spec={"resources": {"requests": {"cpu": "1000"}}}, told=("Unschedulable", "room-0", "Insufficient cpu")
+        ),
+        "node": Mistake(
+            spec=insist_on_a_node("example.com/no-such"), told=("Unschedulable", "node-0", "node selector")
+        ),
+        "unknown-option": Mistake(
+            spec={"options": {"extra": {"max-reqest-bytes": 1}}},
+            told=("InvalidSpec", "max-reqest-bytes", "max-request-bytes"),
+        ),
+        "wrong-option": Mistake(
+            spec={"options": {"extra": {"log-level": "loud"}}}, told=("InvalidOption", "wrong-option-0", "loud")
+        ),
+        "overlay": Mistake(
+            spec={"podTemplate": {"spec": {"hostNetwork": True}}},
+            told=("InvalidSpec", "spec.podTemplate.spec.hostNetwork belongs to the operator"),
+        ),
+        "malformed": Mistake(
+            spec={"podTemplate": {"spec": {"tolerations": [{"key": "x", "operator": "Perhaps"}]}}},
+            told=("Refused", "StatefulSet", "Perhaps"),
+        ),
+        "pod-security": Mistake(
+            spec={"podTemplate": {"spec": {"containers": [privileged]}}},
+            told=("PodsRefused", "StatefulSet pod-security", "violates PodSecurity"),
+        ),
+        "account": Mistake(
+            spec={"podTemplate": {"spec": {"serviceAccountName": "runner"}}},
+            relief=make_account,
+            told=("PodsRefused", "StatefulSet account", 'serviceaccount "runner" not found'),
+        ),
+        "config-map": Mistake(
+            spec={"podTemplate": {"spec": {"volumes": [{"name": "more", "configMap": {"name": "no-such-map"}}]}}},
+            told=("config-map-0", "no-such-map"),
+        ),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """All mistakes as they were told: seconds from `kubectl apply`, and the sentence."""
+
+    etcds: dict[str, Etcd]
+    mistakes: dict[str, Mistake]
+    told: dict[str, tuple[float, str]]
+
+
+@pytest.fixture(scope="module")
+def made(installed: Cluster) -> Iterator[Made]:
+    environment.wait_for_operator(installed)
+    with fresh_namespace(installed) as namespace:
+        wrong = mistakes(namespace)
+        etcds = {name: Etcd(cluster=installed, namespace=namespace, name=name) for name in wrong}
+        manifests = [etcds[name].manifest(**{**base(), **each.spec}) for name, each in wrong.items()]
+        installed.apply(*manifests)
+        started = time.monotonic()
+        told: dict[str, tuple[float, str]] = {}
+        for seen in installed.snapshots("etcdclusters", namespace, timeout=2 * TOLD):
+            for name, etcd in seen.items():
+                if name not in told and (words := sentence(etcd, *wrong[name].told)):
+                    told[name] = (time.monotonic() - started, words)
+            if len(told) == len(wrong):
+                break
+        yield Made(etcds=etcds, mistakes=wrong, told=told)
+        installed.delete("storageclasses", None, namespace)
+
+
+def base() -> dict[str, Any]:
+    return {"members": 1, "storage": {"size": "1Gi"}, "resources": SMALL}
+
+
+@pytest.mark.parametrize("name", mistakes("any"))
+def test_it_is_told_with_the_object_and_the_reason(made: Made, name: str) -> None:
+    assert name in made.told, made.etcds[name].status().get("conditions")
+    assert made.told[name][0] <= TOLD
+    assert made.etcds[name].condition("Available").get("status") == "False"
+
+
+@pytest.fixture(scope="module")
+def corrected(made: Made) -> dict[str, Manifest]:
+    """The EtcdClusters that stand within their time after every mistake was corrected, by name."""
+    for name, mistake in made.mistakes.items():
+        etcd = made.etcds[name]
+        if mistake.relief:
+            mistake.relief(etcd.cluster, etcd.namespace)
+        else:
+            etcd.apply(members=1)
+    some = next(iter(made.etcds.values()))
+    seen: dict[str, Manifest] = {}
+    for seen in some.cluster.snapshots("etcdclusters", some.namespace, timeout=HEALED):
+        if all(map(environment.is_available, seen.values())):
+            break
+    return {name: etcd for name, etcd in seen.items() if environment.is_available(etcd)}
+
+
+@pytest.mark.parametrize("name", mistakes("any"))
+def test_it_heals_by_itself_when_it_is_corrected(made: Made, corrected: dict[str, Manifest], name: str) -> None:
+    assert name in corrected, made.etcds[name].status().get("conditions")
+
+
+def test_a_quota_that_forbids_pods(etcd: Etcd) -> None:
+    forbid_pods(etcd.cluster, etcd.namespace)
     etcd.apply(members=1)
-    wait_told(etcd, "PodsRefused", "StatefulSet a", "exceeded quota")
-    etcd.cluster.kubectl("-n", etcd.namespace, "delete", "resourcequota", "none")
+    etcd.wait_told("PodsRefused", "StatefulSet a", "exceeded quota", timeout=TOLD)
+    allow_pods(etcd.cluster, etcd.namespace)
     etcd.wait_available()
 
 
-def test_a_pod_that_would_break_restricted_pod_security(etcd: Etcd) -> None:
-    etcd.apply(members=1, podTemplate={"spec": {"hostNetwork": True}})
-    etcd.wait(
-        lambda seen: condition_of(seen, "Progressing").get("reason") in ("PodsRefused", "InvalidSpec"), timeout=TOLD
-    )
-    etcd.apply(members=1)
-    etcd.wait_available()
-
-
-def test_one_broken_cluster_does_not_delay_another(etcd: Etcd) -> None:
-    broken = [Etcd(cluster=etcd.cluster, namespace=etcd.namespace, name=f"broken-{n}") for n in range(3)]
-    for each in broken:
-        each.apply(members=1, version="3.7.99")
-    wait_told(broken[0], "ImageUnavailable")
+def test_a_mistake_in_a_cluster_that_serves_changes_nothing_but_what_is_told(etcd: Etcd) -> None:
     etcd.create(members=1)
-    assert environment.is_available(etcd.get())
-    assert not any("client" in json.dumps(each.status().get("endpoints", {})) for each in broken)
+    etcd.put("kept", "yes")
+    etcd.apply(members=1, options={"extra": {"max-reqest-bytes": 1}})
+    etcd.wait_told("InvalidSpec", "max-reqest-bytes", timeout=TOLD)
+    assert etcd.condition("Available")["status"] == "True"
+    assert etcd.read("kept") == "yes"
+    etcd.apply(members=1)
+    etcd.wait_told("AsSpecified", timeout=TOLD)

@@ -1,12 +1,21 @@
-"""The objects of a cluster are owned, put right when somebody changes or deletes them, and left alone otherwise."""
+"""The objects of a cluster are owned, put right when somebody changes or deletes them, and the data never suffers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from devtools import kube
-from e2e.support import Etcd, Manifest, fresh_namespace
+from devtools import environment
+from e2e.support import (
+    Cluster,
+    Etcd,
+    Manifest,
+    Writer,
+    addresses_in,
+    fresh_namespace,
+    identity,
+    kill_operator,
+)
 
 OBJECTS = [
     ("configmaps", "a-config"),
@@ -16,18 +25,45 @@ OBJECTS = [
     ("secrets", "a-client"),
     ("secrets", "a-server"),
     ("secrets", "a-peer"),
+    ("secrets", "a-peer-ca"),
+    ("secrets", "a-client-ca"),
     ("statefulsets", "a"),
 ]
 IDS = [f"{plural}/{name}" for plural, name in OBJECTS]
 
 
 @pytest.fixture(scope="module")
-def made(installed: kube.Cluster) -> Iterator[Etcd]:
-    """One EtcdCluster for all tests here, as none of them may harm it."""
+def shared(installed: Cluster) -> Iterator[Etcd]:
+    """One EtcdCluster with data for all tests here."""
     with fresh_namespace(installed) as namespace:
         etcd = Etcd(cluster=installed, namespace=namespace, name="a")
         etcd.create()
+        etcd.put("kept", "yes")
         yield etcd
+
+
+@pytest.fixture
+def made(shared: Etcd) -> Iterator[Etcd]:
+    """The shared EtcdCluster, which must be the same etcd with the same data after the test as before."""
+    shared.wait_available()
+    before = identity(shared)
+    yield shared
+    environment.wait_for_operator(shared.cluster)
+    shared.wait(lambda seen: environment.is_available(seen) and is_whole(shared), what="healthy again", timeout=150)
+    assert identity(shared) == before
+    assert shared.read("kept") == "yes"
+
+
+def is_whole(etcd: Etcd) -> bool:
+    """Whether everything that a fault may have taken is there again."""
+    stateful_set = etcd.cluster.get("statefulsets", etcd.namespace, "a")
+    return (
+        stateful_set is not None
+        and "deletionTimestamp" not in stateful_set["metadata"]
+        and stateful_set["spec"]["replicas"] == 3
+        and stateful_set.get("status", {}).get("readyReplicas") == 3
+        and all(etcd.cluster.get(plural, etcd.namespace, name) for plural, name in OBJECTS)
+    )
 
 
 def get(etcd: Etcd, plural: str, name: str) -> Manifest:
@@ -36,30 +72,52 @@ def get(etcd: Etcd, plural: str, name: str) -> Manifest:
     return found
 
 
-@pytest.mark.parametrize(("plural", "name"), OBJECTS, ids=IDS)
-def test_it_belongs_to_the_etcd_cluster_and_carries_its_labels(made: Etcd, plural: str, name: str) -> None:
-    metadata = get(made, plural, name)["metadata"]
-    (owner,) = metadata["ownerReferences"]
-    assert (owner["kind"], owner["uid"]) == ("EtcdCluster", made.get()["metadata"]["uid"])
-    assert metadata["labels"]["app.kubernetes.io/managed-by"] == "external-etcd-operator"
-    assert metadata["labels"]["externaletcd.io/cluster"] == "a"
+def test_each_belongs_to_the_etcd_cluster_and_carries_its_labels(shared: Etcd) -> None:
+    for plural, name in OBJECTS:
+        metadata = get(shared, plural, name)["metadata"]
+        (owner,) = metadata["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("EtcdCluster", shared.get()["metadata"]["uid"]), name
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "external-etcd-operator", name
+        assert metadata["labels"]["externaletcd.io/cluster"] == "a", name
 
 
-@pytest.mark.parametrize(("plural", "name"), OBJECTS, ids=IDS)
+@pytest.mark.parametrize(("plural", "name"), OBJECTS[:-1], ids=IDS[:-1])
 def test_it_is_made_again_when_it_is_deleted(made: Etcd, plural: str, name: str) -> None:
-    before = get(made, plural, name)
-    made.cluster.delete(plural, made.namespace, name)
-    made.cluster.wait_for_one(
-        lambda seen: (
-            seen["metadata"]["uid"] != before["metadata"]["uid"] and "deletionTimestamp" not in seen["metadata"]
-        ),
+    delete_and_wait(made, plural, name)
+
+
+def delete_and_wait(etcd: Etcd, plural: str, name: str) -> None:
+    """Delete an object and wait for another one of its name."""
+    before = get(etcd, plural, name)["metadata"]["uid"]
+    etcd.cluster.delete(plural, etcd.namespace, name)
+    etcd.cluster.wait_for_one(
+        lambda seen: bool(seen["metadata"]["uid"] != before),
         plural,
-        made.namespace,
+        etcd.namespace,
         name,
-        timeout=30,
+        timeout=15,
         what=f"another {plural}/{name}",
     )
-    made.wait_available()
+
+
+def test_an_authority_that_is_deleted_comes_back_with_the_key_that_everybody_trusts(made: Etcd) -> None:
+    for side in ("peer-ca", "client-ca"):
+        before = made.secret(side)
+        delete_and_wait(made, "secrets", f"a-{side}")
+        assert made.secret(side) == before
+
+
+def test_all_secrets_deleted_at_once(made: Etcd) -> None:
+    authorities = {side: made.secret(side) for side in ("peer-ca", "client-ca")}
+    made.cluster.kubectl("-n", made.namespace, "delete", "secrets", "-l", made.labels)
+    made.cluster.wait_for(
+        lambda seen: {name for plural, name in OBJECTS if plural == "secrets"} <= set(seen),
+        "secrets",
+        made.namespace,
+        timeout=15,
+        what="all Secrets back",
+    )
+    assert {side: made.secret(side) for side in ("peer-ca", "client-ca")} == authorities
 
 
 CHANGES: dict[tuple[str, str], Manifest] = {
@@ -68,6 +126,7 @@ CHANGES: dict[tuple[str, str], Manifest] = {
     ("services", "a-peers"): {"spec": {"publishNotReadyAddresses": False}},
     ("poddisruptionbudgets", "a"): {"spec": {"maxUnavailable": 3}},
     ("secrets", "a-client"): {"data": {"endpoints": "aHR0cDovL2VsZXNld2hlcmU="}},
+    ("secrets", "a-client-ca"): {"data": {"tls.key": "bm9uc2Vuc2U="}},
     ("statefulsets", "a"): {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}},
 }
 
@@ -88,9 +147,24 @@ def test_it_is_put_right_when_it_is_changed(made: Etcd, plural: str, name: str) 
     )
 
 
+def test_the_certificates_are_issued_again_when_somebody_spoils_them(made: Etcd) -> None:
+    made.cluster.kubectl(
+        "-n",
+        made.namespace,
+        "patch",
+        "secret",
+        "a-server",
+        "--type=merge",
+        "-p",
+        '{"data": {"tls.crt": "bm9uc2Vuc2U="}}',
+    )
+    made.cluster.wait_for_one(
+        lambda _: made.secret("server")["tls.crt"].startswith(b"-----BEGIN"), "secrets", made.namespace, "a-server"
+    )
+
+
 def test_what_others_add_beside_ours_stays(made: Etcd) -> None:
-    arguments = ("-n", made.namespace, "annotate", "service", "a", "example.com/note=ours-too")
-    made.cluster.kubectl(*arguments)
+    made.cluster.kubectl("-n", made.namespace, "annotate", "service", "a", "example.com/note=ours-too")
     made.cluster.kubectl(
         "-n", made.namespace, "label", "service", "a", "app.kubernetes.io/managed-by=me", "--overwrite"
     )
@@ -110,13 +184,7 @@ def test_only_ready_members_are_behind_the_service(made: Etcd) -> None:
     made.kill("a-2", grace=0)
 
     def without(slices: dict[str, Manifest]) -> bool:
-        ready = {
-            address
-            for item in slices.values()
-            for endpoint in item.get("endpoints") or []
-            if endpoint["conditions"]["ready"]
-            for address in endpoint["addresses"]
-        }
+        ready = addresses_in(slices)
         return bool(ready) and address not in ready
 
     made.cluster.wait_for(
@@ -127,4 +195,88 @@ def test_only_ready_members_are_behind_the_service(made: Etcd) -> None:
         timeout=15,
         what="the Service without the killed member",
     )
-    made.wait_available()
+
+
+# --- faults; the fixture proves that the same etcd comes out of each
+
+
+def kill_one_pod(etcd: Etcd) -> None:
+    etcd.kill("a-1", grace=0)
+
+
+def kill_all_pods(etcd: Etcd) -> None:
+    for pod in etcd.pods():
+        etcd.kill(pod, grace=0)
+
+
+def delete_status(etcd: Etcd) -> None:
+    etcd.cluster.kubectl(
+        "-n",
+        etcd.namespace,
+        "patch",
+        "etcd/a",
+        "--subresource=status",
+        "--type=json",
+        "-p",
+        '[{"op": "remove", "path": "/status"}]',
+    )
+
+
+def delete_stateful_set(how: str) -> Callable[[Etcd], None]:
+    def delete(etcd: Etcd) -> None:
+        etcd.cluster.kubectl("-n", etcd.namespace, "delete", "sts", "a", f"--cascade={how}", "--wait=false")
+
+    return delete
+
+
+def scale_stateful_set(replicas: int) -> Callable[[Etcd], None]:
+    def scale(etcd: Etcd) -> None:
+        etcd.cluster.kubectl("-n", etcd.namespace, "scale", "sts/a", f"--replicas={replicas}")
+
+    return scale
+
+
+def strip_proof(etcd: Etcd) -> None:
+    """Take the record of the bootstrap off the objects that a person can edit."""
+    for plural, name in (("statefulset", "a"), ("configmap", "a-config")):
+        etcd.cluster.kubectl("-n", etcd.namespace, "annotate", plural, name, "externaletcd.io/cluster-id-")
+
+
+def everything_at_once(etcd: Etcd) -> None:
+    kill_operator(etcd.cluster)
+    delete_status(etcd)
+    etcd.cluster.delete("configmaps", etcd.namespace, "a-config")
+    delete_stateful_set("background")(etcd)
+    kill_all_pods(etcd)
+
+
+FAULTS: dict[str, Callable[[Etcd], None]] = {
+    "one pod killed": kill_one_pod,
+    "all pods killed": kill_all_pods,
+    "status deleted": delete_status,
+    "StatefulSet deleted": delete_stateful_set("background"),
+    "StatefulSet deleted, pods kept": delete_stateful_set("orphan"),
+    "StatefulSet deleted, in the foreground": delete_stateful_set("foreground"),
+    "StatefulSet scaled to 1": scale_stateful_set(1),
+    "StatefulSet scaled to 0": scale_stateful_set(0),
+    "StatefulSet scaled to 5": scale_stateful_set(5),
+    "record taken off": strip_proof,
+    "operator killed": lambda etcd: kill_operator(etcd.cluster),
+    "everything at once": everything_at_once,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_same_etcd_comes_out_of(made: Etcd, fault: str) -> None:
+    FAULTS[fault](made)
+
+
+def test_no_acknowledged_write_is_lost_while_pods_are_killed(made: Etcd) -> None:
+    with Writer(etcd=made) as writer:
+        for pods in (["a-0"], ["a-1"], ["a-0", "a-1", "a-2"]):
+            uids = {pod: made.kill(pod, grace=0) for pod in pods}
+            for pod, uid in uids.items():
+                made.wait_replaced(pod, uid)
+            made.wait_available()
+    assert len(writer.acknowledged) > 3
+    assert not writer.lost()

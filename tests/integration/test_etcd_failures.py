@@ -1,5 +1,6 @@
 """Real members run into each failure, on every supported version; judged from what Kubernetes would keep of the log."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from etcd_operator.etcd.config import Options
 from etcd_operator.etcd.failures import Kind, judge
+from etcd_operator.etcd.options import minor
 from integration.etcd_processes import FAST, VERSIONS, Lab, MemberProcess, lab
 
 
@@ -150,6 +152,7 @@ async def test_data_of_a_newer_version(tmp_path: Path, newer: str, older: str) -
     async with lab(tmp_path, newer) as opened:
         await opened.bootstrap(1)
         member = opened.members["m0"]
+        await storage_of(opened, f"{minor(newer)}.0")
         joiner = opened.add("m1", older)
         joiner.write(opened.tls, initial_cluster=opened.urls(), state="existing")
         await opened.client.member_add(opened.endpoint("m0"), (joiner.peer_url,))
@@ -159,4 +162,11 @@ async def test_data_of_a_newer_version(tmp_path: Path, newer: str, older: str) -
         member.version = older
         fuse(opened, member)
         kind, sentence = await last_words(member)
-        assert kind == "wrong_version", sentence
+        assert kind == "wrong_version", (sentence, member.last_log())
+
+
+async def storage_of(opened: Lab, version: str) -> None:
+    """Wait for the storage to be of that version; a new cluster's is for up to 5 s."""
+    async with asyncio.timeout(20):
+        while (await opened.client.status(opened.endpoint("m0"))).storage_version != version:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)

@@ -82,7 +82,11 @@ async def test_a_cluster_that_hangs_and_one_that_fails_delay_nobody(
             await kube.apply(etcd_cluster(namespace, f"good-{number}"))
         for number in range(10):
             await until(partial(has_members, kube, namespace, f"good-{number}", 3), seconds=3)
-        assert running.toy.count(f"{namespace}/broken-a") >= 2
+
+        async def retried() -> bool:
+            return running.toy.count(f"{namespace}/broken-a") > 2
+
+        await until(retried)
         status, text = await running.read("/metrics")
         assert status == 200
         assert 'reconcile_seconds_count{kind="EtcdCluster",outcome="error"}' in text

@@ -35,6 +35,8 @@ class Nodes:
     volumes: dict[str, Volume] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     addresses: int = 0
+    #: Pods that no node has room for now.
+    unplaced: set[str] = field(default_factory=set)
 
 
 class Controllers:
@@ -133,6 +135,8 @@ class Controllers:
     def _first_container(self, pod: Manifest) -> Container | None:
         mounts = self._mounts(pod)
         if mounts is None or self.volume_of(pod["metadata"]["name"]) is None:
+            return None
+        if pod["metadata"]["name"] in self.nodes.unplaced:
             return None
         container = Container(
             mounts=mounts, synced_at=self._clock(), refreshed=annotations(pod).get(FILES_REFRESHED, "")

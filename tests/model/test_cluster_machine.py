@@ -129,6 +129,10 @@ class ClusterMachine(RuleBasedStateMachine):
         if process := self.world.etcd.processes.get(pod):
             process.lagging = lagging
 
+    @rule(pod=PODS, room=st.booleans())
+    def a_pod_finds_no_room_or_does(self, pod: str, room: bool) -> None:
+        (self.world.kubernetes.nodes.unplaced.discard if room else self.world.kubernetes.nodes.unplaced.add)(pod)
+
     @rule()
     def the_next_founder_is_killed_at_its_first_write(self) -> None:
         self.world.etcd.kill_at_first_write = True

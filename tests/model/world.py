@@ -208,6 +208,7 @@ class World:
         for process in self.etcd.processes.values():
             process.frozen = process.lagging = False
         self.etcd.kill_at_first_write = False
+        self.kubernetes.nodes.unplaced.clear()
         quiet = 0
         for _ in range(PATIENCE):
             before = self.store.version
@@ -222,6 +223,11 @@ class World:
     def _is_owned_by_a_cluster(self, manifest: Manifest) -> bool:
         owners = manifest["metadata"].get("ownerReferences") or []
         return any(owner["kind"] == "EtcdCluster" for owner in owners)
+
+    def told(self, reason: str) -> bool:
+        """Whether a condition gives this reason."""
+        conditions = ((self.cluster or {}).get("status") or {}).get("conditions") or []
+        return any(condition["reason"] == reason for condition in conditions)
 
     def problem_at_rest(self) -> str | None:
         """Why this is not a cluster that is well; `None` when it is, or when there is none and nothing is left."""
@@ -238,8 +244,10 @@ class World:
         ready = [pod for pod in self.store.all("Pod") if not is_terminating(pod)]
         if not len(ready) == status.get("readyMembers") == self.size:
             return f"{len(ready)} pods, {status.get('readyMembers')} ready, of {self.size}"
-        if not self.kubernetes.behind("a") or self.store.get("Secret", "a-client") is None:
+        if not self.kubernetes.behind("a"):
             return "clients have no way in"
+        if self.store.get("Secret", "a-client") is None and not self.told("AuthorityLost"):
+            return "clients have no certificate"
         return None
 
 

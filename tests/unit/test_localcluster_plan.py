@@ -67,6 +67,10 @@ def test_numbers_out_of_range_have_no_address(number: int, node: int) -> None:
         addresses.node_address(number, node)
 
 
+def test_hardware_addresses_are_local_and_follow_from_the_address() -> None:
+    assert addresses.hardware_address("198.18.240.11") == "02:65:c6:12:f0:0b"
+
+
 def test_routes_that_overlap_are_found() -> None:
     assert addresses.clashing(["192.0.2.0/24", "198.18.0.0/15", "198.19.4.1", "10.0.0.0/8"]) == [
         "198.18.0.0/15",

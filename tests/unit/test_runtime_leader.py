@@ -86,6 +86,23 @@ async def test_the_first_candidate_leads_at_once(world: World) -> None:
     assert world.slept == []
 
 
+async def test_a_candidate_that_cannot_reach_the_lease_says_so_until_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.candidate("first")
+    world.server.down = True
+    problems: list[str | None] = []
+
+    async def mend(_: float) -> None:
+        problems.append(first.problem)
+        world.server.down = False
+
+    monkeypatch.setattr(asyncio, "sleep", mend)
+    await first.acquire()
+    assert problems == ["the Lease ns/lease cannot be read or written: 503 Down: down"]
+    assert first.problem is None
+
+
 async def test_nobody_may_write_before_it_leads(world: World) -> None:
     assert not world.candidate("first").may_write()
 

@@ -43,9 +43,9 @@ def record_bootstrap(judged: Judged) -> Plan | None:
     published = {member.name for member in members.list.members if member.client_urls}
     if published != set(plan.members) or len(members.list.members) != len(plan.members):
         return None
-    if annotations(judged.seen.objects.stateful_sets.get(plan.names.stateful_set)).get(INCARNATION) != plan.incarnation:
-        return None  # what answers is a bootstrap that was given up
     cluster_id = hex_id(members.list.cluster_id)
+    if cluster_id != plan.founding_id:
+        return None  # what answers is a bootstrap that was given up
     step = RecordBootstrap(
         cluster_id=cluster_id,
         incarnation=plan.incarnation,
@@ -86,8 +86,10 @@ def remove_abandoned_members(judged: Judged) -> Plan | None:
     """Take away what still runs of an abandoned bootstrap, volumes that never existed included."""
     seen, plan = judged.seen, judged.blueprint
     live = seen.objects.stateful_sets.get(plan.names.stateful_set)
-    if plan.bootstrapped or live is None or annotations(live).get(INCARNATION) == plan.incarnation:
+    if plan.bootstrapped:
         return None
+    if live is None or annotations(live).get(INCARNATION) == plan.incarnation:
+        return _remove_abandoned_pods(judged)
     if foundation_on(live) is None:  # stripped of its annotations by a stray hand: the next apply puts them back
         return None
     steps: list[Step] = [
@@ -112,6 +114,25 @@ def remove_abandoned_members(judged: Judged) -> Plan | None:
         and not is_terminating(claim)
     ]
     return Plan(steps=tuple(steps))
+
+
+def _remove_abandoned_pods(judged: Judged) -> Plan | None:
+    """Pods that outlived their StatefulSet (`kubectl delete --cascade=orphan`), and that the new one adopted."""
+    steps = tuple(
+        Delete(
+            kind="Pod",
+            name=member.name,
+            uid=member.pod["metadata"]["uid"],
+            reason="it takes part in a bootstrap that was given up",
+        )
+        for member in judged.membership.members
+        if member.pod is not None
+        and not is_terminating(member.pod)
+        and member.answer is not None
+        and member.answer.status is not None
+        and hex_id(member.answer.status.cluster_id) != judged.blueprint.founding_id
+    )
+    return Plan(steps=steps) if steps else None
 
 
 def wait_for_bootstrap(judged: Judged) -> Plan | None:

@@ -1,7 +1,7 @@
 """The operator's own way into etcd: a client certificate, made from the cluster's client authority.
 
 Pure but for the clock that is handed in. It is kept in memory only; where the authority's key is lost, the
-certificate that applications use serves as well.
+certificate that applications use, or the members' own, serves as well.
 """
 
 from datetime import datetime, timedelta
@@ -28,9 +28,10 @@ class Identities:
         authority = content(secrets.get(names.client_authority))
         if authority and not authority_problem(authority):
             return self._issued(authority["tls.crt"], authority["tls.key"], now)
-        access = content(secrets.get(names.client_access))
-        if {"ca.crt", "tls.crt", "tls.key"} <= access.keys():
-            return TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
+        for name in (names.client_access, names.server_certificate):
+            leaf = content(secrets.get(name))
+            if {"ca.crt", "tls.crt", "tls.key"} <= leaf.keys():
+                return TLSIdentity(ca=leaf["ca.crt"], cert=leaf["tls.crt"], key=leaf["tls.key"])
         return None
 
     def _issued(self, cert: bytes, key: bytes, now: datetime) -> TLSIdentity:

@@ -191,7 +191,8 @@ def _why(
     if answer is None:
         if is_terminating(pod):
             return "its pod is terminating"
-        return trouble.reason if trouble else "its pod is starting"
+        starting = "it could not be asked" if is_running(pod) else "its pod is starting"
+        return trouble.reason if trouble else starting
     if answer.status and any("CORRUPT" in error for error in answer.status.errors):
         return "etcd raised its corruption alarm"
     if answer.linearizable:
@@ -207,8 +208,8 @@ def _why(
 
 def _is_down(pod: Manifest | None, answer: Answer | None) -> bool:
     """Proof, not silence: see the module's docstring. A member that answers but has no quorum is not serving."""
-    if pod is None or is_terminating(pod) or not is_running(pod) or answer is None:
+    if pod is None or is_terminating(pod) or not is_running(pod):
         return True
-    if answer.status is not None or (answer.error and answer.error.kind in {"refused", "no_leader"}):
+    if answer and (answer.status is not None or (answer.error and answer.error.kind in {"refused", "no_leader"})):
         return True
     return not is_ready(pod)

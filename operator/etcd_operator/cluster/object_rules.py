@@ -11,7 +11,7 @@ from etcd_operator.cluster.certificates import access_due, due, newest_authority
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
-from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids
+from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids, volume_records
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources import names as n
@@ -169,9 +169,13 @@ def shield_from_foreign_members(judged: Judged) -> Plan | None:
 
 
 def publish_access(judged: Judged) -> Plan | None:
-    """Let clients in: last, so that no write can be acknowledged before the bootstrap is proved and fused."""
+    """Let clients in: last, so that no write can be acknowledged before the bootstrap is proved and fused.
+
+    A volume must tell it too: only volumes outlive the EtcdCluster, and their data would not be found again.
+    """
     seen, plan = judged.seen, judged.blueprint
-    if not plan.bootstrapped:
+    recorded = any(record.cluster_id == plan.cluster_id for record in volume_records(seen).values())
+    if not plan.bootstrapped or not recorded:
         return None
     steps = (*_applies(seen.objects.services, [client_service(plan)]), *access_due(seen, plan))
     return Plan(steps=steps) if steps else None

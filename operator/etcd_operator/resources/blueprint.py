@@ -3,6 +3,7 @@
 Pure.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,6 +60,15 @@ class Blueprint:
         """`initial-cluster-token`: no two bootstraps share one, so their members can never mix."""
         return f"{self.names.name}-{self.incarnation}"
 
+    @property
+    def founding_id(self) -> str:
+        """The cluster ID, in hex, of the etcd that these members found with this token, and of no other.
+
+        etcd makes it from nothing else: membership.computeMemberID and RaftCluster.genID, the same in 3.5 to 3.7.
+        """
+        founders = sorted(_sha1((self.peer_url(member) + self.token).encode()) for member in self.members)
+        return f"{int.from_bytes(_sha1(b''.join(founders)), 'big'):x}"
+
     def incarnation_of(self, member: str) -> str:
         return self.member_incarnations.get(member, self.incarnation)
 
@@ -67,6 +77,10 @@ class Blueprint:
 
     def client_url(self, member: str) -> str:
         return f"{self.client_scheme}://{self.names.host(member)}:2379"
+
+
+def _sha1(text: bytes) -> bytes:
+    return hashlib.sha1(text, usedforsecurity=False).digest()[:8]
 
 
 def owner_reference(names: Names, uid: str) -> Manifest:

@@ -189,14 +189,14 @@ class Edge:
 
     def _handler(self, *, own: str | None) -> Callable[..., Any]:
         async def tell(event: Any, **_: Any) -> None:
+            if event["type"] is None:
+                # Part of a list: left to the resync that follows it, which adds every cluster once instead of
+                # once for each thing that it owns.
+                return
             metadata = event["object"].get("metadata") or {}
             if own is not None:
                 self._tell(self._on_change, Key(own, metadata["namespace"], metadata["name"]))
-                return
-            cluster = (metadata.get("labels") or {}).get(CLUSTER_LABEL)
-            # What a list brings is left to the resync that follows each list: it adds every cluster once instead
-            # of once for each thing that it owns.
-            if cluster and event["type"] is not None:
+            elif cluster := (metadata.get("labels") or {}).get(CLUSTER_LABEL):
                 self._tell(self._on_change, Key("EtcdCluster", metadata["namespace"], cluster))
 
         return tell

@@ -63,6 +63,8 @@ class Leader:
         self.identity = f"{identity}_{secrets.token_hex(4)}"
         self._duration = duration
         self._clock = clock
+        #: What keeps this replica from taking part, in words; `None` when it does.
+        self.problem: str | None = None
         #: The Lease's spec as last seen, and when on our clock it was first seen like that.
         self._seen: dict[str, Any] | None = None
         self._seen_at = 0.0
@@ -79,21 +81,21 @@ class Leader:
 
     async def acquire(self) -> None:
         """Wait until this replica leads; an API server that is away only delays that."""
-        told: object = None
+        lease = f"{self._namespace}/{self._name}"
+        told: str | None = None
         while True:
             try:
                 holder = await self._try_to_take()
+                self.problem = None
             except KubeError as error:
-                if told != str(error):
-                    log.warning("election.failed", lease=f"{self._namespace}/{self._name}", error=str(error))
-                    told = str(error)
-            else:
-                if holder == self.identity:
-                    log.info("election.leading", lease=f"{self._namespace}/{self._name}", identity=self.identity)
-                    return
-                if told != holder:
-                    log.info("election.standby", lease=f"{self._namespace}/{self._name}", leader=holder)
-                    told = holder
+                holder = ""
+                self.problem = f"the Lease {lease} cannot be read or written: {error}"
+            if holder == self.identity:
+                log.info("election.leading", lease=lease, identity=self.identity)
+                return
+            if told != (self.problem or holder):
+                told = self.problem or holder
+                log.info("election.standby", lease=lease, leader=holder or None, problem=self.problem)
             # Jitter, so that two standbys do not meet in the same instant for ever.
             await asyncio.sleep(LOOK_EVERY * random.uniform(0.8, 1.2))
 

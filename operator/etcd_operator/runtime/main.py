@@ -258,6 +258,8 @@ class Operator:
             return [f"the kinds of {GROUP}/{VERSION} are not (yet) served"]
         if self._leader is None:
             return ["not yet a candidate"]
+        if self._leader.problem:
+            return [self._leader.problem]
         if self._leader.leads and not self._leader.may_write():
             return ["leadership is uncertain: the Lease could not be renewed"]
         return []

@@ -1,13 +1,14 @@
 """The slow round over all objects of our kinds: what makes a missed event a delay instead of a loss.
 
-It runs at start, every ten minutes, and half a second after the watches listed anew (after a 410 they do not
-report what was deleted meanwhile). Reads nothing but names.
+It runs at start, every ten minutes, and half a second after the watches listed (anew): what came up in the list
+is left to it, and what was deleted before a list no watch reports. Reads nothing but names.
 """
 
 import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
+from time import monotonic
 
 import structlog
 
@@ -17,8 +18,9 @@ from etcd_operator.kube.resources import OWN_KINDS
 from etcd_operator.runtime.controller import Key
 from etcd_operator.runtime.reconciler import Reconciler
 
-#: Seconds from a request to the round: one list comes seldom alone.
+#: Seconds without another request until the round begins, as one list comes seldom alone; and the longest wait.
 SETTLE = 0.5
+LONGEST_SETTLE = 5.0
 #: Seconds until a round that failed is tried again: the first and the longest wait.
 RETRY = (0.5, 30.0)
 
@@ -53,11 +55,17 @@ class Resync:
                 continue
             retry = RETRY[0]
             # Spread, so that operators of many clusters on one API server do not keep step.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval * random.uniform(0.9, 1.1)):
-                    await self._wanted.wait()
-                    await asyncio.sleep(SETTLE)
+            await self._wanted_within(self._interval * random.uniform(0.9, 1.1))
+            deadline = monotonic() + LONGEST_SETTLE
+            while self._wanted.is_set() and monotonic() < deadline:
+                self._wanted.clear()
+                await self._wanted_within(SETTLE)
             self._wanted.clear()
+
+    async def _wanted_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
 
     async def _round(self) -> None:
         for kind in self._reconciler.kinds:

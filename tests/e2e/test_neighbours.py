@@ -1,0 +1,64 @@
+"""Whatever befalls the operator or one cluster, the others come up and are watched as ever."""
+
+import time
+
+import pytest
+
+from devtools import environment
+from e2e.support import OPERATOR, Cluster, Etcd
+from localcluster.cluster import Cluster as LocalCluster
+
+
+def kill_leader(cluster: Cluster, local: LocalCluster) -> None:
+    """SIGKILL the leading operator's process on its node, so that its Lease is not released."""
+    found = cluster.get("pods", OPERATOR, environment.leader_pod(cluster))
+    assert found is not None
+    (container,) = found["status"]["containerStatuses"]
+    identity = container["containerID"].removeprefix("containerd://")
+    done = local.exec(
+        found["spec"]["nodeName"], ["ctr", "-n", "k8s.io", "tasks", "kill", "--all", "-s", "SIGKILL", identity]
+    )
+    assert done.returncode == 0, done
+
+
+@pytest.mark.parametrize(("killed", "limit"), [(True, 20.0), (False, 2.0)], ids=["kill", "orderly stop"])
+def test_a_cluster_that_is_created_while_the_leader_goes_comes_up(
+    etcd: Etcd, local: LocalCluster, killed: bool, limit: float
+) -> None:
+    """The standby takes over within `limit` seconds and does what the one before left undone."""
+    cluster = etcd.cluster
+    before = holder(cluster)
+    if killed:
+        kill_leader(cluster, local)
+    else:
+        cluster.delete("pods", OPERATOR, environment.leader_pod(cluster))
+    gone = time.monotonic()
+    etcd.apply(members=1)
+    etcd.wait(lambda seen: bool(seen.get("status", {}).get("conditions")), timeout=limit + 10, what="taken care of")
+    # Beyond the limit: `kubectl apply`, and in an orderly stop the time until the process hears of it.
+    assert time.monotonic() - gone <= limit + 2.0
+    assert holder(cluster) not in ("", before)
+    etcd.wait_available()
+
+
+def holder(cluster: Cluster) -> str:
+    """Who leads, as the Lease says; empty where nobody does."""
+    lease = cluster.get("leases", OPERATOR, OPERATOR) or {"spec": {}}
+    return str(lease["spec"].get("holderIdentity") or "")
+
+
+def test_clusters_that_crash_do_not_delay_another(cluster: Cluster, namespace: str) -> None:
+    def created(name: str) -> float:
+        started = time.monotonic()
+        Etcd(cluster=cluster, namespace=namespace, name=name).create(members=1)
+        return time.monotonic() - started
+
+    alone = created("alone")
+    crashing = [Etcd(cluster=cluster, namespace=namespace, name=f"crashing-{number}") for number in range(4)]
+    for etcd in crashing:
+        etcd.apply(members=1, options={"extra": {"log-level": "loud"}})
+    for etcd in crashing:
+        etcd.wait_told("InvalidOption", timeout=30)
+    beside = created("beside")
+    # Twice and a second: the crashing containers take their share of the machine, not of the operator.
+    assert beside <= 2 * alone + 1
