@@ -5,6 +5,7 @@ Every command that it shows is the one that it runs. It leaves everything runnin
 
 import argparse
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -202,6 +203,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.kubeconfig and not options.image:
         parser.error("--kubeconfig needs --image: which operator image can that cluster pull?")
+    if options.kubeconfig and shutil.which("kubectl") is None:
+        parser.error("kubectl is not on PATH")
     screen = Screen()
     try:
         stage = set_stage(options, screen)

@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 from devtools.project import CRDS, DEPLOY, ROOT
+from localcluster.artifacts import ensure_kubectl
+from localcluster.progress import Progress
 
 Manifest = dict[str, Any]
 
@@ -33,8 +35,12 @@ INSTALLS: dict[str, tuple[str, str, bool]] = {
 
 
 def kustomize(folder: Path) -> str:
-    """What `kubectl kustomize` makes of a folder. Raises RuntimeError with kubectl's own words."""
-    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    """What `kubectl kustomize` makes of a folder. Raises RuntimeError with kubectl's own words.
+
+    The kubectl on PATH, or else the one that the local cluster builds: a bare machine has none.
+    """
+    kubectl = str(ensure_kubectl(Progress()))
+    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"kubectl kustomize {folder.relative_to(ROOT)}: {done.stderr.strip()}")
     return done.stdout

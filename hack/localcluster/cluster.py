@@ -50,6 +50,7 @@ class Cluster:
         Raises ClusterError, telling which log to read, or artifacts.BuildError.
         """
         progress = progress or Progress()
+        state.check(name, nodes)
         with state.cluster_lock(name), _stopping_on_interrupt():
             cluster = cls(state=state.allocate(name, nodes))
             if cluster.ailments():

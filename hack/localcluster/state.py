@@ -64,16 +64,20 @@ def find_all() -> list[ClusterState]:
     return [state for state in found if state]
 
 
-def allocate(name: str, nodes: int | None) -> ClusterState:
-    """The cluster of that name with at least its nodes recorded; a new one gets the lowest free number.
-
-    `nodes` None means: as many as it has, one for a new one. Raises ClusterError for a name that cannot be a
-    host name, for a size that is not possible, and for a cluster that would have to shrink.
-    """
+def check(name: str, nodes: int | None) -> None:
+    """Raise ClusterError for a name that cannot be part of a host name, and for a size that is not possible."""
     if not NAME.fullmatch(name):
         raise ClusterError(f"{name!r} cannot name a cluster: use at most 30 of a-z, 0-9 and '-', a letter first")
     if nodes is not None and not 1 <= nodes <= MAX_NODES:
         raise ClusterError(f"a local cluster has 1 to {MAX_NODES} nodes, not {nodes}")
+
+
+def allocate(name: str, nodes: int | None) -> ClusterState:
+    """The cluster of that name with at least its nodes recorded; a new one gets the lowest free number.
+
+    `nodes` None means: as many as it has, one for a new one. Raises ClusterError for a cluster that would have to
+    shrink. The caller has asked `check`.
+    """
     with machine_lock():
         before = find(name)
         if before and nodes is not None and nodes < before.nodes:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from devtools import environment, kube
 from devtools.kube import Cluster, KubectlError, Manifest, Snapshot, Timeout, condition_of, is_ready_pod, is_true
 from devtools.project import OPERATOR
@@ -217,7 +219,7 @@ class Etcd:
         """Run etcdctl in a pod that mounts the client Secret; made at the first call, kept for later ones."""
         pod = f"{self.name}-etcdctl"
         if self.cluster.get("pods", self.namespace, pod) is None:
-            self.cluster.apply(environment.etcdctl_pod(self.name), namespace=self.namespace)
+            self.cluster.apply(lasting_pod(self.name), namespace=self.namespace)
         self.cluster.wait_for_one(is_ready_pod, "pods", self.namespace, pod, timeout=60, what=f"{pod} ready")
         exec_ = ["-n", self.namespace, "exec", *([] if stdin is None else ["-i"]), pod, "--", "etcdctl"]
         return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
@@ -234,6 +236,13 @@ class Etcd:
         """Member IDs by name, as etcd itself lists them."""
         lines = (line.split(", ") for line in self.etcdctl("member", "list").splitlines())
         return {name: id_ for id_, _, name, *_ in lines}
+
+
+def lasting_pod(etcd: str) -> Manifest:
+    """The pod of docs/etcdctl.yaml, but it stays up when etcd is away: it waits for its standard input."""
+    pod: Manifest = yaml.safe_load(environment.etcdctl_pod(etcd))
+    pod["spec"]["containers"][0] |= {"command": ["/usr/local/bin/etcdctl", "txn", "--interactive"], "stdin": True}
+    return pod
 
 
 def sentence(seen: Manifest, *words: str) -> str:
@@ -265,8 +274,9 @@ def addresses_in(slices: Snapshot) -> set[str]:
 
 def identity(etcd: Etcd) -> tuple[str, dict[str, str], dict[str, str]]:
     """What must never change once bootstrap was recorded: the cluster ID, the member IDs, the volumes with the data."""
-    volumes = {name: claim["spec"]["volumeName"] for name, claim in etcd.claims().items()}
-    return etcd.status()["clusterID"], etcd.member_ids(), volumes
+    ids, claims = etcd.member_ids(), etcd.claims()
+    volumes = {name: claims[f"data-{name}"]["spec"]["volumeName"] for name in ids}
+    return etcd.status()["clusterID"], ids, volumes
 
 
 def kill_operator(cluster: Cluster) -> None:

@@ -56,6 +56,13 @@ def insist_on_a_node(key: str) -> dict[str, Any]:
     return {"podTemplate": {"spec": {"nodeSelector": {key: "yes"}}}}
 
 
+def mounting(config_map: str) -> dict[str, Any]:
+    return {
+        "volumes": [{"name": "more", "configMap": {"name": config_map}}],
+        "containers": [{"name": "etcd", "volumeMounts": [{"name": "more", "mountPath": "/more"}]}],
+    }
+
+
 def mistakes(namespace: str) -> dict[str, Mistake]:
     """By the name of the EtcdCluster that makes it."""
     privileged = {"name": "etcd", "securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}
@@ -64,7 +71,6 @@ def mistakes(namespace: str) -> dict[str, Mistake]:
             spec={"image": {"repository": "registry.example.com/no/such"}},
             told=("ImageUnavailable", "image-0", "registry.example.com/no/such:v3.7.3"),
         ),
-        "version": Mistake(spec={"version": "3.7.99"}, told=("ImageUnavailable", "version-0", "v3.7.99")),
         "class": Mistake(
             spec={"storage": {"size": "1Gi", "storageClassName": namespace}},
             relief=make_class,
@@ -78,7 +84,7 @@ def mistakes(namespace: str) -> dict[str, Mistake]:
             spec={"resources": {"requests": {"cpu": "1000"}}}, told=("Unschedulable", "room-0", "Insufficient cpu")
         ),
         "node": Mistake(
-            spec=insist_on_a_node("example.com/no-such"), told=("Unschedulable", "node-0", "node selector")
+            spec=insist_on_a_node("example.com/no-such"), told=("Unschedulable", "node-0", "node affinity/selector")
         ),
         "unknown-option": Mistake(
             spec={"options": {"extra": {"max-reqest-bytes": 1}}},
@@ -105,8 +111,7 @@ def mistakes(namespace: str) -> dict[str, Mistake]:
             told=("PodsRefused", "StatefulSet account", 'serviceaccount "runner" not found'),
         ),
         "config-map": Mistake(
-            spec={"podTemplate": {"spec": {"volumes": [{"name": "more", "configMap": {"name": "no-such-map"}}]}}},
-            told=("config-map-0", "no-such-map"),
+            spec={"podTemplate": {"spec": mounting("no-such-map")}}, told=("config-map-0", "no-such-map")
         ),
     }
 

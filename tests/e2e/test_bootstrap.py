@@ -107,18 +107,16 @@ def disturb(etcd: Etcd, fault: Callable[[Etcd, LocalCluster], None], local: Loca
 
 def wait_whole(etcd: Etcd) -> Manifest:
     """The status once the cluster is healthy and its StatefulSet complete."""
-    what = f"{etcd.name} healthy in the end"
-    found = etcd.wait(lambda seen: environment.is_available(seen) and is_whole(etcd), what=what, timeout=120)
-    status: Manifest = found["status"]
+    etcd.cluster.wait_for_one(
+        is_complete, "statefulsets", etcd.namespace, etcd.name, what=f"{etcd.name} complete", timeout=120
+    )
+    status: Manifest = etcd.wait_available()["status"]
     return status
 
 
-def is_whole(etcd: Etcd) -> bool:
-    stateful_set = etcd.cluster.get("statefulsets", etcd.namespace, etcd.name)
+def is_complete(stateful_set: Manifest) -> bool:
     return (
-        stateful_set is not None
-        and "deletionTimestamp" not in stateful_set["metadata"]
-        and stateful_set.get("status", {}).get("readyReplicas") == 3
+        "deletionTimestamp" not in stateful_set["metadata"] and stateful_set.get("status", {}).get("readyReplicas") == 3
     )
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from devtools import environment, feed, kube
-from e2e.support import SMALL, Cluster, Etcd, KubectlError, Manifest, condition_of, fresh_namespace, is_ready_pod
+from e2e.support import SMALL, Cluster, Etcd, Manifest, condition_of, fresh_namespace, is_ready_pod
 from localcluster.cluster import Cluster as LocalCluster
 
 #: Seconds of watching in which nothing of a resting cluster may change; longer than several looks at its etcd.
@@ -70,11 +71,21 @@ def test_one_member_at_a_time_may_be_disrupted(plain: Etcd) -> None:
     plain.cluster.wait_for_one(lets_one_go, "poddisruptionbudgets", plain.namespace, "a", timeout=15)
 
 
-def test_a_key_goes_in_and_out_over_tls_and_not_without(plain: Etcd) -> None:
+def test_a_key_goes_in_and_out_with_the_client_certificate_and_not_without(plain: Etcd) -> None:
     plain.put("greeting", "hello")
     assert plain.read("greeting") == "hello"
-    with pytest.raises(KubectlError, match=r"(?i)certificate|tls|deadline|EOF|closed"):
-        plain.etcdctl("get", "greeting", "--cert=", "--key=", "--command-timeout=3s", "--dial-timeout=2s")
+    stranger = yaml.safe_load(environment.etcdctl_pod("a"))
+    stranger["metadata"]["name"] = "stranger"
+    stranger["spec"]["restartPolicy"] = "Never"
+    (container,) = stranger["spec"]["containers"]
+    container["command"] = ["/usr/local/bin/etcdctl", "get", "greeting", "--command-timeout=3s"]
+    container["env"] = [each for each in container["env"] if each["name"] not in ("ETCDCTL_CERT", "ETCDCTL_KEY")]
+    plain.cluster.apply(stranger, namespace=plain.namespace)
+    plain.cluster.wait_for_one(
+        lambda pod: pod["status"]["phase"] == "Failed", "pods", plain.namespace, "stranger", timeout=30
+    )
+    said = plain.cluster.kubectl("-n", plain.namespace, "logs", "stranger")
+    assert "certificate required" in said
 
 
 def test_an_application_needs_no_more_than_the_client_secret(plain: Etcd) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -49,20 +50,23 @@ def made(shared: Etcd) -> Iterator[Etcd]:
     before = identity(shared)
     yield shared
     environment.wait_for_operator(shared.cluster)
-    shared.wait(lambda seen: environment.is_available(seen) and is_whole(shared), what="healthy again", timeout=150)
+    shared.cluster.wait_for_one(
+        is_complete, "statefulsets", shared.namespace, "a", what="the StatefulSet complete", timeout=150
+    )
+    shared.wait_available()
+    for plural, name in OBJECTS:
+        shared.cluster.wait_for_one(bool, plural, shared.namespace, name, timeout=15)
     assert identity(shared) == before
     assert shared.read("kept") == "yes"
 
 
-def is_whole(etcd: Etcd) -> bool:
-    """Whether everything that a fault may have taken is there again."""
-    stateful_set = etcd.cluster.get("statefulsets", etcd.namespace, "a")
+def is_complete(stateful_set: Manifest) -> bool:
+    """Whether it has all that it should, and stays."""
     return (
-        stateful_set is not None
-        and "deletionTimestamp" not in stateful_set["metadata"]
+        "deletionTimestamp" not in stateful_set["metadata"]
         and stateful_set["spec"]["replicas"] == 3
-        and stateful_set.get("status", {}).get("readyReplicas") == 3
-        and all(etcd.cluster.get(plural, etcd.namespace, name) for plural, name in OBJECTS)
+        and stateful_set.get("status", {}).get("observedGeneration") == stateful_set["metadata"]["generation"]
+        and stateful_set["status"].get("replicas") == stateful_set["status"].get("readyReplicas") == 3
     )
 
 
@@ -120,31 +124,39 @@ def test_all_secrets_deleted_at_once(made: Etcd) -> None:
     assert {side: made.secret(side) for side in ("peer-ca", "client-ca")} == authorities
 
 
-CHANGES: dict[tuple[str, str], Manifest] = {
-    ("configmaps", "a-config"): {"data": {"a-0.yaml": "name: somebody-else\n"}},
-    ("services", "a"): {"spec": {"selector": {"app.kubernetes.io/instance": "b"}}},
-    ("services", "a-peers"): {"spec": {"publishNotReadyAddresses": False}},
-    ("poddisruptionbudgets", "a"): {"spec": {"maxUnavailable": 3}},
-    ("secrets", "a-client"): {"data": {"endpoints": "aHR0cDovL2VsZXNld2hlcmU="}},
-    ("secrets", "a-client-ca"): {"data": {"tls.key": "bm9uc2Vuc2U="}},
-    ("statefulsets", "a"): {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}},
+#: A JSON pointer into each object, and what somebody writes there.
+CHANGES: dict[tuple[str, str], tuple[str, Any]] = {
+    ("configmaps", "a-config"): ("/data/a-0.yaml", "name: somebody-else"),
+    ("services", "a"): ("/spec/selector/app.kubernetes.io~1instance", "b"),
+    ("services", "a-peers"): ("/spec/publishNotReadyAddresses", False),
+    ("poddisruptionbudgets", "a"): ("/spec/maxUnavailable", 3),
+    ("secrets", "a-client"): ("/data/endpoints", "aHR0cDovL2VsZXNld2hlcmU="),
+    ("secrets", "a-client-ca"): ("/data/tls.key", "bm9uc2Vuc2U="),
+    ("statefulsets", "a"): ("/spec/template/spec/containers/0/image", "example.com/etcd:other"),
 }
 
 
 @pytest.mark.parametrize(("plural", "name"), CHANGES, ids=[f"{plural}/{name}" for plural, name in CHANGES])
 def test_it_is_put_right_when_it_is_changed(made: Etcd, plural: str, name: str) -> None:
-    patch = CHANGES[plural, name]
-    before = get(made, plural, name)
-    made.cluster.kubectl("-n", made.namespace, "patch", plural, name, "--type=merge", "-p", json.dumps(patch))
-    field = next(iter(patch))
+    pointer, value = CHANGES[plural, name]
+    before = pointed_at(get(made, plural, name), pointer)
+    patch = json.dumps([{"op": "replace", "path": pointer, "value": value}])
+    made.cluster.kubectl("-n", made.namespace, "patch", plural, name, "--type=json", "-p", patch)
     made.cluster.wait_for_one(
-        lambda seen: seen[field] == before[field],
+        lambda seen: bool(pointed_at(seen, pointer) == before),
         plural,
         made.namespace,
         name,
         timeout=15,
         what=f"{plural}/{name} as before",
     )
+
+
+def pointed_at(manifest: Manifest, pointer: str) -> Any:
+    place: Any = manifest
+    for part in pointer.split("/")[1:]:
+        place = place[int(part)] if isinstance(place, list) else place[part.replace("~1", "/")]
+    return place
 
 
 def test_the_certificates_are_issued_again_when_somebody_spoils_them(made: Etcd) -> None:
@@ -200,13 +212,13 @@ def test_only_ready_members_are_behind_the_service(made: Etcd) -> None:
 # --- faults; the fixture proves that the same etcd comes out of each
 
 
-def kill_one_pod(etcd: Etcd) -> None:
-    etcd.kill("a-1", grace=0)
+def kill_pods(*pods: str) -> Callable[[Etcd], None]:
+    def kill(etcd: Etcd) -> None:
+        uids = {pod: etcd.kill(pod, grace=0) for pod in pods}
+        for pod, uid in uids.items():
+            etcd.wait_replaced(pod, uid)
 
-
-def kill_all_pods(etcd: Etcd) -> None:
-    for pod in etcd.pods():
-        etcd.kill(pod, grace=0)
+    return kill
 
 
 def delete_status(etcd: Etcd) -> None:
@@ -247,12 +259,12 @@ def everything_at_once(etcd: Etcd) -> None:
     delete_status(etcd)
     etcd.cluster.delete("configmaps", etcd.namespace, "a-config")
     delete_stateful_set("background")(etcd)
-    kill_all_pods(etcd)
+    kill_pods(*etcd.pods())(etcd)
 
 
 FAULTS: dict[str, Callable[[Etcd], None]] = {
-    "one pod killed": kill_one_pod,
-    "all pods killed": kill_all_pods,
+    "one pod killed": kill_pods("a-1"),
+    "all pods killed": kill_pods("a-0", "a-1", "a-2"),
     "status deleted": delete_status,
     "StatefulSet deleted": delete_stateful_set("background"),
     "StatefulSet deleted, pods kept": delete_stateful_set("orphan"),
@@ -274,9 +286,7 @@ def test_the_same_etcd_comes_out_of(made: Etcd, fault: str) -> None:
 def test_no_acknowledged_write_is_lost_while_pods_are_killed(made: Etcd) -> None:
     with Writer(etcd=made) as writer:
         for pods in (["a-0"], ["a-1"], ["a-0", "a-1", "a-2"]):
-            uids = {pod: made.kill(pod, grace=0) for pod in pods}
-            for pod, uid in uids.items():
-                made.wait_replaced(pod, uid)
+            kill_pods(*pods)(made)
             made.wait_available()
     assert len(writer.acknowledged) > 3
     assert not writer.lost()

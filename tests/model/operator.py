@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, tzinfo
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 from unittest import mock
 
 from etcd_operator.cluster import act, controller, observe
@@ -23,14 +23,16 @@ from etcd_operator.runtime.settings import Settings
 from model.etcd import Etcd
 from model.store import Propagation, Store
 
+T = TypeVar("T")
+
 KEY = Key("EtcdCluster", "ns", "a")
 
 #: What goes wrong with one write of a round. `between`: nothing, but the world goes on before the next one.
 Fault = Literal["crash before", "crash after", "fail before", "fail after", "between"]
 
 
-class Crashed(BaseException):  # noqa: N818 - not an error of the operator: the operator is no more
-    """The operator's process was killed."""
+class Crashed(BaseException):
+    """The operator's process was killed; no error of the operator's, which is no more."""
 
 
 class StoreKube:
@@ -77,11 +79,9 @@ class StoreKube:
         uid: str,
         propagation: Propagation = "Background",
     ) -> bool:
-        return self._write(
-            f"delete {resource.kind}", lambda: self._store.delete(resource.kind, name, uid, propagation)
-        )
+        return self._write(f"delete {resource.kind}", lambda: self._store.delete(resource.kind, name, uid, propagation))
 
-    def _write(self, what: str, write: Callable[[], Any]) -> Any:
+    def _write(self, what: str, write: Callable[[], T]) -> T:
         self._check()
         self.writes.append(what)
         fault = self.faults.pop(len(self.writes), None)

@@ -152,8 +152,12 @@ class Store:
             elif FOREGROUND in finalizers and not self.dependents(manifest):
                 self.remove(manifest)
             elif PROTECTION in finalizers and manifest["metadata"].get("deletionTimestamp"):
-                if self.get("Pod", manifest["metadata"]["name"].removeprefix("data-")) is None:
-                    self.remove(manifest)
+                self._release(manifest)
+
+    def _release(self, claim: Manifest) -> None:
+        """A claim that is going goes when no pod uses it any more."""
+        if self.get("Pod", claim["metadata"]["name"].removeprefix("data-")) is None:
+            self.remove(claim)
 
     def dependents(self, owner: Manifest) -> list[Manifest]:
         uid = owner["metadata"]["uid"]
@@ -190,11 +194,11 @@ def _pruned(live: Any, before: Any, now: Any, field: str) -> Any:
                 live[name] = _pruned(live[name], value, now.get(name, {}), name)
             if name not in now and not (isinstance(live[name], dict) and live[name]):
                 del live[name]
-    elif isinstance(live, list) and isinstance(before, list) and isinstance(now, list):
-        if key := _key_of(field, [*live, *before, *now]):
-            wanted = {item[key] for item in now}
-            dropped = {item[key] for item in before} - wanted
-            return [item for item in live if item[key] not in dropped]
+        return live
+    lists = isinstance(live, list) and isinstance(before, list) and isinstance(now, list)
+    if lists and (key := _key_of(field, [*live, *before, *now])):
+        dropped = {item[key] for item in before} - {item[key] for item in now}
+        return [item for item in live if item[key] not in dropped]
     return live
 
 

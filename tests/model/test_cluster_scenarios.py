@@ -1,4 +1,4 @@
-"""Stories that must end well, each told once and in order; `test_cluster_machine` finds those that nobody thought of."""
+"""Stories that must end well, each told once; `test_cluster_machine` finds those that nobody thought of."""
 
 from collections.abc import Callable, Iterator
 
@@ -295,3 +295,20 @@ def test_all_secrets_may_go_and_the_cluster_comes_back(world: World) -> None:
         world.delete("Secret", secret["metadata"]["name"])
     world.settle()
     assert world.recorded == before
+
+
+@pytest.mark.parametrize("members", [3, 5])
+def test_a_status_alone_is_enough_to_find_the_cluster_again(world: World, members: int) -> None:
+    """Right after the record, before any object or volume learned of it."""
+    world.apply(spec(3))
+    go_on_until(world, lambda: is_recorded(world))
+    before = world.recorded
+    world.delete("ConfigMap", "a-config")
+    world.delete("StatefulSet", "a")
+    world.apply(spec(members))
+    world.settle()
+    for pod in ("a-0", "a-1", "a-2"):
+        world.delete("Pod", pod)
+    world.settle()
+    assert world.recorded == before
+    assert has_directories(world) == 3

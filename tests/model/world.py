@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etcd_operator.api import EtcdCluster, EtcdClusterSpec
-from etcd_operator.cluster.records import annotations, is_terminating
+from etcd_operator.cluster.records import annotations, is_terminating, owner_uids
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import CLUSTER_ID, Manifest
 from model.etcd import Data, Etcd, Volume
@@ -39,6 +39,8 @@ class World:
         #: Data was destroyed by the disk: from then on only safety is asked for, not health.
         self.damaged = False
         self._bound_before_round: set[str] = set()
+        #: UIDs of the Services and Secrets by which clients got in.
+        self._opened: set[str] = set()
 
     def close(self) -> None:
         self.operator.close()
@@ -148,23 +150,17 @@ class World:
             self.size = len(found[0].members) if found else 0
 
     def _check_doors(self, recorded: bool) -> None:
-        """Nobody gets in before the record, and files then hold the fuse."""
+        """Nobody gets in before the record, and by the moment that a door opens the files hold the fuse."""
         uid = self.cluster["metadata"]["uid"] if self.cluster else ""
         for kind, name in (("Service", "a"), ("Secret", "a-client")):
             door = self.store.get(kind, name)
-            ours = door is not None and uid in [owner["uid"] for owner in door["metadata"].get("ownerReferences") or []]
-            assert not ours or recorded, f"{kind} {name} lets clients in before the bootstrap was recorded"
-            if ours and not self._previously_open(kind):
+            if door is None or uid not in owner_uids(door):
+                continue
+            assert recorded, f"{kind} {name} lets clients in before the bootstrap was recorded"
+            if door["metadata"]["uid"] not in self._opened:
+                self._opened.add(door["metadata"]["uid"])
                 files = (self.store.get("ConfigMap", "a-config") or {"data": {}})["data"]
                 assert not any('"new"' in text for text in files.values()), f"{kind} {name} opened before the fuse"
-
-    def _previously_open(self, kind: str) -> bool:
-        """A stray hand may put anything into the files later on; what counts is the moment of opening."""
-        opened: set[str] = self.__dict__.setdefault("_opened", set())
-        uid = self.store.get(kind, "a" if kind == "Service" else "a-client")["metadata"]["uid"]  # type: ignore[index]
-        known = uid in opened
-        opened.add(uid)
-        return known
 
     def _check_data(self) -> None:
         """What clients reach is one etcd cluster, the recorded one, and it holds every acknowledged write."""
@@ -177,17 +173,13 @@ class World:
                 assert not lost, f"acknowledged writes are lost: {sorted(lost)}"
 
     def _on_delete(self, manifest: Manifest) -> None:
+        """A claim may go with the EtcdCluster that owns it (deletionPolicy Delete), or while nothing was ever on it."""
         if manifest["kind"] != CLAIM:
             return
-        owners = manifest["metadata"].get("ownerReferences") or []
-        if owners and self.store.get("EtcdCluster", "a") is None or not self._owned_by_the_living(owners):
-            if owners:
-                return  # deletionPolicy Delete, and the EtcdCluster is gone
-        if manifest["metadata"]["uid"] in self._bound_before_round:
+        uid = self.cluster["metadata"]["uid"] if self.cluster else ""
+        asked = owner_uids(manifest) and uid not in owner_uids(manifest)
+        if not asked and manifest["metadata"]["uid"] in self._bound_before_round:
             self.problems.append(f"{manifest['metadata']['name']} was deleted although nobody asked for it")
-
-    def _owned_by_the_living(self, owners: list[Manifest]) -> bool:
-        return self.cluster is not None and self.cluster["metadata"]["uid"] in [owner["uid"] for owner in owners]
 
     def _on_gone(self, manifest: Manifest) -> None:
         """A claim takes its volume along; volumes that went on request take the claim to their data along."""
@@ -214,15 +206,12 @@ class World:
             before = self.store.version
             self.tick(1.0 if quiet == 0 else 5.0)
             wrote = self.round()
-            rests = not wrote and (self.damaged or self.store.version == before)
+            alone = self.damaged or self.cluster is None  # members may crash on and on, and none of it is acted on
+            rests = not wrote and (alone or self.store.version == before)
             quiet = quiet + 1 if rests else 0
             if quiet >= QUIET and (self.damaged or self.problem_at_rest() is None):
                 return
         raise AssertionError(f"does not come to rest: {self.problem_at_rest() or self.operator.kube.writes}")
-
-    def _is_owned_by_a_cluster(self, manifest: Manifest) -> bool:
-        owners = manifest["metadata"].get("ownerReferences") or []
-        return any(owner["kind"] == "EtcdCluster" for owner in owners)
 
     def told(self, reason: str) -> bool:
         """Whether a condition gives this reason."""
@@ -232,12 +221,11 @@ class World:
     def problem_at_rest(self) -> str | None:
         """Why this is not a cluster that is well; `None` when it is, or when there is none and nothing is left."""
         if self.cluster is None:
-            owned = [each for each in self.store.all() if self._is_owned_by_a_cluster(each)]
-            left = [f"{each['kind']} {each['metadata']['name']}" for each in owned]
+            left = [f"{each['kind']} {each['metadata']['name']}" for each in self.store.all() if owner_uids(each)]
             return f"left over: {left}" if left else None
         status: dict[str, Any] = self.cluster.get("status") or {}
         conditions = {each["type"]: (each["status"], each["message"]) for each in status.get("conditions", [])}
-        if conditions.get("Available", ("",))[0] != "True":
+        if conditions.get("Available", ("",))[0] != "True" and not self.told("AuthorityLost"):
             return f"not available: {conditions}"
         if status.get("clusterID") != self.recorded:
             return f"status.clusterID is {status.get('clusterID')}, not {self.recorded}"
@@ -249,7 +237,3 @@ class World:
         if self.store.get("Secret", "a-client") is None and not self.told("AuthorityLost"):
             return "clients have no certificate"
         return None
-
-
-
-

@@ -297,13 +297,14 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
 
 def _objects(plan: Blueprint) -> Objects:
     budget, service = pod_disruption_budget(plan), client_service(plan)
+    refreshed: dict[str, Any] = {} if plan.bootstrapped else {"annotations": {}}
     return Objects(
         stateful_sets=_named([live(sealed(stateful_set(plan)))]),
         config_maps=_named([live(sealed(config_map(plan)))]),
         services=_named(live(sealed(each)) for each in (peer_service(plan), service) if each),
         secrets=secrets(plan),
         disruption_budgets=_named([live(sealed(budget))] if budget else []),
-        pods=_named(pod(member, **({} if plan.bootstrapped else {"annotations": {}})) for member in plan.members),
+        pods=_named(pod(member, **refreshed) for member in plan.members),
         claims=_named(claim(plan, member) for member in plan.members),
     )
 

@@ -97,9 +97,16 @@ def test_a_cluster_grows_and_stays_as_it_is_but_does_not_shrink() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Dev", "1st", "a_b", "-a", "a-", "a" * 31, "../x"])
-def test_names_that_cannot_be_host_names_are_refused(name: str) -> None:
+def test_names_that_cannot_be_host_names_are_refused_and_leave_nothing(name: str, cache: Path) -> None:
     with pytest.raises(ClusterError, match="cannot name a cluster"):
-        state.allocate(name, 1)
+        cluster.Cluster.up(name, 1)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("nodes", [0, -1, 16])
+def test_sizes_without_addresses_are_refused(nodes: int) -> None:
+    with pytest.raises(ClusterError, match="has 1 to 15 nodes"):
+        cluster.Cluster.up("dev", nodes)
 
 
 def test_a_lock_outlives_the_removal_of_its_folder(cache: Path) -> None:
@@ -128,6 +135,13 @@ def test_hierarchies_of_both_versions_are_found() -> None:
     ]
     assert not cgroups.is_v2(cgroups.hierarchies(V1))
     assert cgroups.is_v2(cgroups.hierarchies(V2))
+
+
+def test_children_on_v2_get_the_controllers_that_are_missing_and_exist(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids rdma misc\n")
+    (tmp_path / "cgroup.subtree_control").write_text("memory pids\n")
+    cgroups._delegate(tmp_path)
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +cpuset +io"
 
 
 # kubeadm

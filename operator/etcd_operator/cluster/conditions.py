@@ -205,6 +205,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
             return f"Quorum lost: {down} down"
         case Quorum.UNKNOWN:
             return f"Unknown: {down} silent"
+    if missing := _missing_access(judged):
+        return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:
         return "Available; paused"
     if down:

@@ -90,6 +90,10 @@ class EtcdClusterController:
             try:
                 await act(self._kube, picture.cluster, picture.raw, decided.steps)
             except (NameTakenError, Invalid, Forbidden) as error:
+                if isinstance(error, Forbidden) and error.namespace_terminating:
+                    # The EtcdCluster goes with its namespace; what was taken away before it is not to be put back.
+                    log.info("cluster.namespace_terminating")
+                    return Result()
                 failure, outcome = error, Outcome(plan=decided, error=_as_trouble(error))
         await self._write_status(key, picture, judged, outcome)
         if failure is not None:

@@ -52,6 +52,8 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         spec, incarnation = found.spec, found.incarnation
     elif proven.cluster_id and records:
         spec, incarnation = _adopted_spec(seen), records[seen.names.sorted(records)[0]].incarnation
+    elif (told := seen.cluster.status.bootstrap) and told.cluster_id == proven.cluster_id:
+        spec, incarnation = _last_seen_spec(seen), told.incarnation
     else:
         spec, incarnation = seen.cluster.spec, seen.fresh_incarnation
     members = set(seen.names.members(spec.members))
@@ -93,6 +95,13 @@ def _adopted_spec(seen: Observation) -> EtcdClusterSpec:
     first = records[seen.names.sorted(records)[0]]
     size = max(len(record.members) for record in records.values())
     return seen.cluster.spec.model_copy(update={"members": size, "version": first.version or seen.cluster.spec.version})
+
+
+def _last_seen_spec(seen: Observation) -> EtcdClusterSpec:
+    """The user's spec, but the size and version that the status tells: nothing else survived the first minute."""
+    status, wanted = seen.cluster.status, seen.cluster.spec
+    size, version = len(status.members) or wanted.members, status.version or wanted.version
+    return wanted.model_copy(update={"members": size, "version": version})
 
 
 def _listed_members(seen: Observation, cluster_id: str) -> set[str]:

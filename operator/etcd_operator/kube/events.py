@@ -7,6 +7,7 @@ only after ten minutes.
 
 import asyncio
 import contextlib
+import contextvars
 import datetime
 import secrets
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from typing import Literal
 import structlog
 
 from etcd_operator.kube.client import Kube
-from etcd_operator.kube.errors import KubeError
+from etcd_operator.kube.errors import Forbidden, KubeError
 from etcd_operator.resources.names import MANAGER, Manifest
 
 #: Seconds in which the same (object, reason, message) is not told again.
@@ -48,7 +49,10 @@ class EventRecorder:
         if self._told_lately((_identity(involved), reason, message)):
             return
         if self._poster is None or self._poster.done():
-            self._poster = asyncio.get_running_loop().create_task(self._post_all(), name="event poster")
+            # An empty context: the log lines of one cluster's run must not bear the name of another's.
+            self._poster = asyncio.get_running_loop().create_task(
+                self._post_all(), name="event poster", context=contextvars.Context()
+            )
         if self._waiting.full():
             self._waiting.get_nowait()
             self._waiting.task_done()
@@ -80,7 +84,12 @@ class EventRecorder:
             try:
                 await self._kube.create(event)
             except KubeError as error:
-                log.warning("event.dropped", reason=event["reason"], message=event["message"], error=str(error))
+                if isinstance(error, Forbidden) and error.namespace_terminating:
+                    continue  # nobody will read it, and hundreds may follow
+                subject = f"{event['metadata']['namespace']}/{event['involvedObject']['name']}"
+                log.warning(
+                    "event.dropped", about=subject, reason=event["reason"], message=event["message"], error=str(error)
+                )
             finally:
                 self._waiting.task_done()
 

@@ -1,0 +1,81 @@
+"""Why a member's pod does not run, from what Kubernetes and etcd say."""
+
+from typing import Any
+
+import pytest
+
+from etcd_operator.cluster.observation import Complaint
+from etcd_operator.cluster.trouble import claim_trouble, pod_trouble, refused_pods
+from support.builders import NOW, blueprint, claim, pod, terminated
+
+
+def log(error: str, message: str = "discovery failed") -> str:
+    return f'{{"level":"fatal","msg":"{message}","error":"{error}"}}'
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "told"),
+    [
+        ({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}, "ImageUnavailable", "image etcd:v3"),
+        ({"waiting": {"reason": "ErrImagePull"}}, "ImageUnavailable", "ErrImagePull"),
+        ({"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}, "ContainerRefused", "no key"),
+        (terminated(log("cannot fetch cluster info from peer urls: x")), "DataMissing", "directory is empty"),
+        (terminated(log("member 1 has already been bootstrapped")), "DataMissing", "already"),
+        (terminated(log("expected --x", "failed to verify flags")), "InvalidOption", "refuses its configuration"),
+        (terminated(log("write x: no space left on device")), "DiskFull", "volume is full"),
+        (terminated("", reason="OOMKilled", code=137), "OutOfMemory", "more memory"),
+        (terminated("gibberish", code=2), "EtcdExited", "exit code 2"),
+    ],
+)
+def test_a_container_that_does_not_run(state: dict[str, Any], reason: str, told: str) -> None:
+    trouble = pod_trouble(pod("a-1", state=state, ready=False), (), NOW)
+    assert trouble is not None
+    assert trouble.reason == reason
+    assert told in trouble.message
+    assert trouble.message.startswith("a-1")
+
+
+@pytest.mark.parametrize(
+    "state", [{"running": {"startedAt": "2026-11-21T09:00:00Z"}}, {"waiting": {}}, terminated(code=0)]
+)
+def test_no_trouble(state: dict[str, Any]) -> None:
+    assert pod_trouble(pod("a-1", state=state), (), NOW) is None
+
+
+def test_a_pod_without_a_place() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    trouble = pod_trouble(pod("a-1", state={"waiting": {}}, conditions=[condition]), (), NOW)
+    assert trouble is not None
+    assert (trouble.reason, trouble.message) == ("Unschedulable", "a-1 cannot be placed: 0/3 nodes are available")
+
+
+COMPLAINTS = (
+    Complaint(kind="Pod", name="a-1", reason="FailedMount", message="no such secret"),
+    Complaint(kind="PersistentVolumeClaim", name="data-a-1", reason="ProvisioningFailed", message="no class"),
+    Complaint(kind="StatefulSet", name="a", reason="FailedCreate", message="exceeded quota"),
+)
+
+
+def test_kubernetes_complaints_are_believed_after_a_while() -> None:
+    waiting: dict[str, Any] = {"state": {"waiting": {}}}
+    old, new = pod("a-1", **waiting), pod("a-1", created="2026-11-21T11:59:58Z", **waiting)
+    trouble = pod_trouble(old, COMPLAINTS, NOW)
+    assert trouble is not None
+    assert trouble.message == "a-1: no such secret"
+    assert pod_trouble(new, COMPLAINTS, NOW) is None
+    assert pod_trouble(pod("a-2", **waiting), COMPLAINTS, NOW) is None
+
+
+def test_a_volume_that_cannot_be_made() -> None:
+    trouble = claim_trouble(claim(blueprint(), "a-1", phase="Pending"), COMPLAINTS, NOW)
+    assert trouble is not None
+    assert (trouble.reason, trouble.message) == ("VolumeUnavailable", "PersistentVolumeClaim data-a-1: no class")
+    assert claim_trouble(claim(blueprint(), "a-1"), COMPLAINTS, NOW) is None
+    assert claim_trouble(claim(blueprint(), "a-2", phase="Pending"), COMPLAINTS, NOW) is None
+
+
+def test_pods_that_are_refused() -> None:
+    trouble = refused_pods(COMPLAINTS)
+    assert trouble is not None
+    assert trouble.message == "StatefulSet a: exceeded quota"
+    assert refused_pods(COMPLAINTS[:2]) is None
