@@ -147,7 +147,8 @@ def test_the_data_of_another_cluster_put_into_place_is_not_served(etcd: Etcd, lo
     etcd.wait_told("a-0", "the data directory is empty", timeout=30)
     assert etcd.condition("Available")["status"] == "False"
 
-    run(local, f"mv {own}/{other_incarnation(local, foreign)} {own}/{incarnation}")
+    # etcd left an empty directory behind when it exited.
+    run(local, f"rm -r {own}/{incarnation}; mv {own}/{other_incarnation(local, foreign)} {own}/{incarnation}")
     etcd.kill("a-0", grace=0)
     etcd.wait_told("a-0", "data of another etcd cluster", timeout=60)
     assert etcd.condition("Available")["status"] != "True"

@@ -202,7 +202,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
     down = ", ".join(member.name for member in members.ailing)
     match members.quorum:
         case Quorum.LOST:
-            return f"Quorum lost: {down} down"
+            silent = ", ".join(m.name for m in members.ailing if m.answer is None or m.answer.status is None)
+            return f"Quorum lost: {silent} down" if silent else f"No leader among {down}"
         case Quorum.UNKNOWN:
             return f"Unknown: {down} silent"
     if missing := _missing_access(judged):

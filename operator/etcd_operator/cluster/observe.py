@@ -36,6 +36,9 @@ from etcd_operator.resources.secrets import content
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
 #: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.
 ANSWER_WITHIN, ROUND_WITHIN = 1.5, 3.5
+#: Seconds for which members that answer may be without a leader before that is told as a lost quorum: an election
+#: after a leader's death takes one to two election timeouts, a second each by default.
+ELECTION_WITHIN = 2.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +157,7 @@ class Observer:
             for pod, manifest in picture.objects.pods.items()
             if is_running(manifest) and (address := manifest["status"].get("podIP"))
         }
-        return await ask(self._etcd, endpoints, timeout=ANSWER_WITHIN, budget=ROUND_WITHIN)
+        return await ask(self._etcd, endpoints, timeout=ANSWER_WITHIN, election=ELECTION_WITHIN, budget=ROUND_WITHIN)
 
 
 def _address(ip: str) -> str:

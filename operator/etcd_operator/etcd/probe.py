@@ -23,21 +23,36 @@ BUDGET = 4.5
 #: A report older than this is asked for anew before it is believed about the leader: an election is that fast.
 _FRESH = 0.5
 
+#: Seconds between two looks at whether an election is over; etcd tells nobody by itself.
+_ELECTION_PACE = 0.1
+
 #: Seconds of the budget kept for the member's own list, when no quorum confirmed it.
 _LAST_WORD = 0.4
 
 
 async def ask(
-    client: EtcdClient, endpoints: Mapping[str, Endpoint], *, timeout: float = 2.0, budget: float = BUDGET
+    client: EtcdClient,
+    endpoints: Mapping[str, Endpoint],
+    *,
+    timeout: float = 2.0,
+    election: float = 2.0,
+    budget: float = BUDGET,
 ) -> dict[str, Answer]:
-    """Ask every member at once, by name; `timeout` for one try and `budget` for the round, in seconds."""
-    answers = await asyncio.gather(*(_ask_one(client, endpoint, timeout, budget) for endpoint in endpoints.values()))
+    """Ask every member at once, by name.
+
+    In seconds: `timeout` for one try, `election` for how long a member without a leader may look for one before that
+    is told, `budget` for the round.
+    """
+    answers = await asyncio.gather(
+        *(_ask_one(client, endpoint, timeout, election, budget) for endpoint in endpoints.values())
+    )
     return dict(zip(endpoints, answers, strict=True))
 
 
-async def _ask_one(client: EtcdClient, endpoint: Endpoint, timeout: float, budget: float) -> Answer:
+async def _ask_one(client: EtcdClient, endpoint: Endpoint, timeout: float, election: float, budget: float) -> Answer:
     asked_at = datetime.now(UTC)
-    ends = asyncio.get_running_loop().time() + budget
+    started = asyncio.get_running_loop().time()
+    ends = started + budget
 
     def left(keep: float = 0.0) -> float:
         """Seconds for the next try, with `keep` seconds left for those after it."""
@@ -58,8 +73,11 @@ async def _ask_one(client: EtcdClient, endpoint: Endpoint, timeout: float, budge
         nonlocal status
         if ends - asyncio.get_running_loop().time() < budget - _FRESH:
             status = await client.status(endpoint, timeout=left(keep=_LAST_WORD))
-        if not status.leader_id:
-            raise EtcdError("no_leader", "no leader")
+        while not status.leader_id:
+            if asyncio.get_running_loop().time() > started + election:
+                raise EtcdError("no_leader", "no leader")
+            await asyncio.sleep(_ELECTION_PACE)
+            status = await client.status(endpoint, timeout=left(keep=_LAST_WORD))
         return await client.members(endpoint, linearizable=True, timeout=left(keep=_LAST_WORD))
 
     try:
