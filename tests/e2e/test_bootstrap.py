@@ -38,7 +38,7 @@ MOMENTS: dict[str, Callable[[feed.Picture], bool]] = {
 
 def kill_pods(etcd: Etcd, _: LocalCluster) -> None:
     for pod in etcd.pods():
-        etcd.kill(pod, grace=0)
+        etcd.cluster.delete("pods", etcd.namespace, pod, gracePeriodSeconds=0)
 
 
 def kill_processes(etcd: Etcd, local: LocalCluster) -> None:
@@ -75,13 +75,21 @@ FAULTS: dict[str, Callable[[Etcd, LocalCluster], None]] = {
     "objects and status deleted": delete_objects,
     "everything at once": everything,
 }
+#: Where not every moment is worth its time: without pods there is nothing to kill, and a cluster that clients use
+#: is struck in test_objects.
+STRUCK_AT = {
+    "pods killed": ("first-pod-runs", "all-pods-run", "recorded"),
+    "processes killed": ("first-pod-runs", "all-pods-run", "recorded"),
+    "objects and status deleted": ("pods-wanted", "all-pods-run", "recorded"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bootstrap_that_is_disturbed_ends_in_a_healthy_cluster(
     cluster: Cluster, namespace: str, local: LocalCluster, fault: str
 ) -> None:
-    etcds = [Etcd(cluster=cluster, namespace=namespace, name=moment) for moment in MOMENTS]
+    moments = STRUCK_AT.get(fault, tuple(MOMENTS))
+    etcds = [Etcd(cluster=cluster, namespace=namespace, name=moment) for moment in moments]
     proven = {etcd.name: disturb(etcd, FAULTS[fault], local) for etcd in etcds}
     environment.wait_for_operator(cluster)
     for etcd in etcds:

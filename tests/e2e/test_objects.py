@@ -259,7 +259,8 @@ def everything_at_once(etcd: Etcd) -> None:
     delete_status(etcd)
     etcd.cluster.delete("configmaps", etcd.namespace, "a-config")
     delete_stateful_set("background")(etcd)
-    kill_pods(*etcd.pods())(etcd)
+    for pod in etcd.pods():
+        etcd.cluster.delete("pods", etcd.namespace, pod, gracePeriodSeconds=0)
 
 
 FAULTS: dict[str, Callable[[Etcd], None]] = {

@@ -91,6 +91,7 @@ class Controllers:
             "name": pod,
             "namespace": "ns",
             "labels": dict(of_template["metadata"]["labels"]),
+            "annotations": dict(of_template["metadata"].get("annotations") or {}),
             "ownerReferences": [_controller(owner)],
         }
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": of_template["spec"]}

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 from unittest import mock
 
 from etcd_operator.cluster import act, controller, observe
+from etcd_operator.cluster.act import NameTakenError
 from etcd_operator.cluster.controller import EtcdClusterController
 from etcd_operator.etcd.model import Answer, Endpoint
 from etcd_operator.kube import EventRecorder, Kube, KubeError, Resource
@@ -43,6 +44,7 @@ class StoreKube:
         self._meanwhile = meanwhile
         self.faults: dict[int, Fault] = {}
         self.writes: list[str] = []
+        self.reads = 0
         self._dead = False
 
     def may_write(self) -> bool:
@@ -50,12 +52,14 @@ class StoreKube:
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Manifest | None:
         self._check()
+        self.reads += 1
         return _copy(self._store.get(resource.kind, name))
 
     async def list(
         self, resource: Resource, namespace: str | None, *, labels: Mapping[str, str] | None = None, fields: str = ""
     ) -> list[Manifest]:
         self._check()
+        self.reads += 1
         return [cast(Manifest, _copy(manifest)) for manifest in self._store.all(resource.kind, labels)]
 
     async def apply(self, manifest: Manifest) -> Manifest:
@@ -156,12 +160,12 @@ class Operator:
         if changed:
             self._seen = self._store.version
         kube = self.kube
-        kube.faults, kube.writes = dict(faults or {}), []
+        kube.faults, kube.writes, kube.reads = dict(faults or {}), [], 0
         try:
             self._loop.run_until_complete(self._controller.reconcile(KEY, changed=changed))
         except Crashed:
             self.restart()
-        except KubeError:
+        except (KubeError, NameTakenError):
             self._seen = -1
         return kube.writes
 

@@ -73,8 +73,16 @@ class ClusterMachine(RuleBasedStateMachine):
         finally:
             self.world.close()
 
-    @initialize(members=st.sampled_from([1, 3, 3, 3]), tls=st.booleans(), rounds=st.sampled_from([0, 5, 14]))
-    def found(self, members: int, tls: bool, rounds: int) -> None:
+    @initialize(
+        members=st.sampled_from([1, 3, 3, 3]),
+        tls=st.booleans(),
+        rounds=st.sampled_from([0, 2, 3, 4, 5, 14]),
+        hitch=st.sampled_from(["", "", "a member has no room", "a founder is killed"]),
+    )
+    def found(self, members: int, tls: bool, rounds: int, hitch: str) -> None:
+        self.world.etcd.kill_at_first_write = hitch == "a founder is killed"
+        if hitch == "a member has no room":
+            self.world.kubernetes.nodes.unplaced.add(f"a-{members - 1}")
         mode = {"mode": "Managed" if tls else "Off"}
         self.base: dict[str, Any] = {"members": members, "tls": {"peer": mode, "client": mode}}
         self.world.apply(EtcdClusterSpec.model_validate(self.base))

@@ -176,8 +176,8 @@ class World:
         """A claim may go with the EtcdCluster that owns it (deletionPolicy Delete), or while nothing was ever on it."""
         if manifest["kind"] != CLAIM:
             return
-        uid = self.cluster["metadata"]["uid"] if self.cluster else ""
-        asked = owner_uids(manifest) and uid not in owner_uids(manifest)
+        living = "" if self.cluster is None or is_terminating(self.cluster) else self.cluster["metadata"]["uid"]
+        asked = owner_uids(manifest) and living not in owner_uids(manifest)
         if not asked and manifest["metadata"]["uid"] in self._bound_before_round:
             self.problems.append(f"{manifest['metadata']['name']} was deleted although nobody asked for it")
 
@@ -206,10 +206,11 @@ class World:
             before = self.store.version
             self.tick(1.0 if quiet == 0 else 5.0)
             wrote = self.round()
-            alone = self.damaged or self.cluster is None  # members may crash on and on, and none of it is acted on
-            rests = not wrote and (alone or self.store.version == before)
+            blocked = self.damaged or self.told("NameTaken")
+            # Members may crash on and on where nobody may, or can, do anything about it.
+            rests = not wrote and (blocked or self.cluster is None or self.store.version == before)
             quiet = quiet + 1 if rests else 0
-            if quiet >= QUIET and (self.damaged or self.problem_at_rest() is None):
+            if quiet >= QUIET and (blocked or self.problem_at_rest() is None):
                 return
         raise AssertionError(f"does not come to rest: {self.problem_at_rest() or self.operator.kube.writes}")
 

@@ -5,6 +5,7 @@ the functions below give the same picture with one thing changed.
 """
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from etcd_operator.resources.secrets import (
     authority_name,
     client_endpoints,
     client_leaf,
+    content,
     peer_leaf,
     secret,
     server_leaf,
@@ -231,7 +233,7 @@ def leaderless(answered: Answer) -> Answer:
     )
 
 
-def silent(kind: Kind = "timeout", message: str = "no answer within 2 s") -> Answer:
+def silent(kind: Kind = "timeout", message: str = "no answer in time") -> Answer:
     return Answer(status=None, members=None, linearizable=False, error=EtcdError(kind, message), asked_at=NOW)
 
 
@@ -256,7 +258,7 @@ def pod(
         "uid": f"uid-Pod-{member}",
         "creationTimestamp": created,
         "labels": {**n.object_labels("a"), n.SERVING_LABEL: "true"},
-        "annotations": {n.FILES_REFRESHED: RECORDED},
+        "annotations": {},
         "ownerReferences": [controller],
     }
     container = {"name": "etcd", "state": state or {"running": {"startedAt": created}}}
@@ -287,6 +289,7 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
         n.INCARNATION: plan.incarnation,
         n.MEMBERS: ",".join(plan.members),
         n.ETCD_VERSION: plan.spec.version,
+        n.TLS_MODES: f"{plan.spec.tls.peer.mode}/{plan.spec.tls.client.mode}",
     }
     metadata = {"name": f"data-{member}", "namespace": "ns", "labels": n.object_labels("a")}
     found = {**(recorded if plan.bootstrapped else {}), **annotations}
@@ -297,15 +300,29 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
 
 def _objects(plan: Blueprint) -> Objects:
     budget, service = pod_disruption_budget(plan), client_service(plan)
-    refreshed: dict[str, Any] = {} if plan.bootstrapped else {"annotations": {}}
+    plan = with_authorities(plan)
+    refreshed = {n.FILES_REFRESHED: plan.cluster_id} if plan.bootstrapped else {}
+    annotations = {**plan.authority_annotations, **refreshed}
     return Objects(
         stateful_sets=_named([live(sealed(stateful_set(plan)))]),
         config_maps=_named([live(sealed(config_map(plan)))]),
         services=_named(live(sealed(each)) for each in (peer_service(plan), service) if each),
         secrets=secrets(plan),
         disruption_budgets=_named([live(sealed(budget))] if budget else []),
-        pods=_named(pod(member, **refreshed) for member in plan.members),
+        pods=_named(pod(member, annotations=dict(annotations)) for member in plan.members),
         claims=_named(claim(plan, member) for member in plan.members),
+    )
+
+
+def with_authorities(plan: Blueprint) -> Blueprint:
+    """The blueprint as it is judged when the authorities' Secrets are there."""
+    mounted = {plan.names.peer_certificate, plan.names.server_certificate}
+    found = {name: content(secret)["ca.crt"] for name, secret in secrets(plan).items() if name in mounted}
+    digests = {name: hashlib.sha256(certificate).hexdigest()[:16] for name, certificate in found.items()}
+    return replace(
+        plan,
+        peer_authority=digests.get(plan.names.peer_certificate, ""),
+        client_authority=digests.get(plan.names.server_certificate, ""),
     )
 
 

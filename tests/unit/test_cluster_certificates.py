@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from etcd_operator.cluster.certificates import access_due, authority_problem, due, lost_authorities, newest_authority
+from etcd_operator.cluster.certificates import access_due, authority_problem, due, lost_authorities
 from etcd_operator.cluster.identity import LIFETIME, Identities
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
 from etcd_operator.pki import inspect, signed_by
 from etcd_operator.resources.secrets import client_leaf, content, peer_leaf, server_leaf
 from support.builders import (
-    EARLIER,
     NAMES,
     NOW,
     TLS_OFF,
@@ -160,15 +159,6 @@ def test_what_is_wrong_with_an_authority() -> None:
     assert "key" in authority_problem({**peer, "tls.key": client["tls.key"]})
     assert "no authority" in authority_problem(content(leaf_secret(PLAN, peer_leaf(PLAN))))
     assert authority_problem({})
-
-
-def test_the_newest_authority_dates_the_trust() -> None:
-    assert newest_authority(observation(), PLAN) is not None
-    assert f"{newest_authority(observation(), PLAN):%Y-%m-%dT%H:%M:%SZ}" == EARLIER
-    assert newest_authority(observation(tls=TLS_OFF), blueprint(tls=TLS_OFF)) is None
-
-
-# --- what applications mount ------------------------------------------------------------------------------------------
 
 
 def access(seen: Observation) -> tuple[Step, ...]:

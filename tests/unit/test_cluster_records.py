@@ -4,7 +4,7 @@ import pytest
 
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import foundation, proof, recorded_members, volume_records
-from support.builders import RECORDED, annotated, blueprint, observation, unfounded, without, without_status
+from support.builders import NAMES, RECORDED, annotated, blueprint, observation, unfounded, without, without_status
 
 ID = blueprint().cluster_id
 
@@ -82,8 +82,8 @@ def test_a_removed_members_volume_is_no_record() -> None:
 def test_a_volume_knows_the_members_that_lost_theirs() -> None:
     seen = without(observation(members=5), "claims", "data-a-1", "data-a-3", "data-a-4")
     records = volume_records(seen).values()
-    assert recorded_members(records, next(iter(records)).cluster_id) == {f"a-{i}" for i in range(5)}
-    assert recorded_members(records, "beef") == set()
+    assert recorded_members(NAMES, records, next(iter(records)).cluster_id) == {f"a-{i}" for i in range(5)}
+    assert recorded_members(NAMES, records, "beef") == set()
 
 
 def test_the_config_map_founds_and_the_recorded_object_wins() -> None:

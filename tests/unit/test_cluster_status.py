@@ -108,7 +108,7 @@ def test_a_lost_quorum_names_who_is_down_and_why() -> None:
 def test_silence_is_unknown_and_said_so() -> None:
     told = available(judged(all_silent()))
     assert (told.status, told.reason) == ("Unknown", "NoAnswer")
-    assert "a-2: no answer within 2 s" in told.message
+    assert "a-2: no answer in time" in told.message
 
 
 def test_half_a_silence_is_unknown_too() -> None:
@@ -157,7 +157,7 @@ def progress(seen: Observation, error: Trouble | None = None) -> Told:
         pytest.param(
             without(observation(), "services", "a-peers"), "True", "Reconciling", "a-peers is needed", id="work"
         ),
-        pytest.param(unfounded(), "True", "Bootstrapping", "authority is needed", id="a new cluster"),
+        pytest.param(unfounded(), "True", "Bootstrapping", "ConfigMap a-config is needed", id="a new cluster"),
         pytest.param(down(observation(), "a-1"), "True", "Reconciling", "Waiting for a-1", id="waiting"),
         pytest.param(with_spec(observation(), members=5), "False", "ChangePending", "5 and 3 run", id="a scale"),
         pytest.param(
@@ -215,7 +215,7 @@ def test_members_that_share_a_node_are_told_without_alarm() -> None:
     [
         (observation(), "Available"),
         (down(observation(), "a-1"), "Available; a-1 down"),
-        (down(observation(), "a-0", "a-2"), "Quorum lost: a-0, a-1, a-2 down"),
+        (down(observation(), "a-0", "a-2"), "Quorum lost: a-0, a-2 down"),
         (all_silent(), "Unknown: a-0, a-1, a-2 silent"),
         (with_spec(observation(), paused=True), "Available; paused"),
         (with_spec(observation(), members=5), "Available; change pending"),

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, assert_never
 
+import structlog
+
 from etcd_operator.api import EtcdCluster
+from etcd_operator.cluster.observation import state_of
+from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.steps import (
     Annotate,
     Apply,
@@ -23,8 +27,11 @@ from etcd_operator.cluster.steps import (
 from etcd_operator.kube import Kube
 from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
 from etcd_operator.pki import Authority, issue, new_authority
-from etcd_operator.resources.names import CLUSTER_LABEL, GROUP, Manifest
+from etcd_operator.resources.compare import is_satisfied
+from etcd_operator.resources.names import CLUSTER_LABEL, DIGEST, GROUP, Manifest
 from etcd_operator.resources.secrets import authority_name, content, secret
+
+log = structlog.get_logger(__name__)
 
 RESOURCES: dict[str, Resource] = {resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS)}
 
@@ -36,19 +43,32 @@ class NameTakenError(Exception):
     """An object of a name that the cluster needs exists and is somebody else's."""
 
 
-async def act(kube: Kube, cluster: EtcdCluster, raw: Manifest, steps: Sequence[Step]) -> None:
-    """Carry the steps out, side by side; raises the first error after all have ended."""
-    outcomes = await asyncio.gather(*(_step(kube, cluster, raw, step) for step in steps), return_exceptions=True)
+#: By kind and name, what the API server keeps otherwise than it was applied; see `Observation.accepted`.
+Accepted = dict[tuple[str, str], tuple[str, str]]
+
+
+async def act(
+    kube: Kube, cluster: EtcdCluster, raw: Manifest, steps: Sequence[Step], accepted: Accepted | None = None
+) -> None:
+    """Carry the steps out, side by side; raises the first error after all have ended.
+
+    Into `accepted` goes what the API server's answer to an apply shows to be rewritten there, by a webhook perhaps.
+    """
+    memory: Accepted = {} if accepted is None else accepted
+    outcomes = await asyncio.gather(
+        *(_step(kube, cluster, raw, step, memory) for step in steps), return_exceptions=True
+    )
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
 
 
-async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step) -> None:
+async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step, accepted: Accepted) -> None:
     namespace = cluster.metadata.namespace
     match step:
         case Apply():
-            await _apply(kube, step.manifest, absent=step.absent)
+            live = await _apply(kube, step.manifest, absent=step.absent)
+            _remember_rewriting(step.manifest, live, accepted)
         case IssueAuthority():
             await _issue_authority(kube, step)
         case IssueLeaf():
@@ -66,11 +86,21 @@ async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step) -> 
             assert_never(step)
 
 
-async def _apply(kube: Kube, manifest: Manifest, *, absent: bool) -> None:
+async def _apply(kube: Kube, manifest: Manifest, *, absent: bool) -> Manifest:
     """Apply; where none of our objects of that name was seen, make sure that none of a stranger's is overwritten."""
     if absent:
         await _refuse_strangers(kube, manifest)
-    await kube.apply(manifest)
+    return await kube.apply(manifest)
+
+
+def _remember_rewriting(desired: Manifest, live: Manifest, accepted: Accepted) -> None:
+    key, digest = (desired["kind"], desired["metadata"]["name"]), annotations(desired).get(DIGEST)
+    if digest is None or is_satisfied(desired, live):
+        accepted.pop(key, None)
+        return
+    if accepted.get(key, ("", ""))[0] != digest:
+        log.warning("object.rewritten", object=f"{key[0]} {key[1]}", hint="something in the API server changes it")
+    accepted[key] = (digest, state_of(live))
 
 
 async def _refuse_strangers(kube: Kube, manifest: Manifest) -> None:

@@ -194,13 +194,3 @@ def secret_steps(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
         if not is_satisfied(wanted, live):
             steps.append(Apply(manifest=wanted, absent=False, reason=f"Secret {name} lost its labels or owner"))
     return tuple(steps)
-
-
-def newest_authority(seen: Observation, plan: Blueprint) -> datetime | None:
-    """When the newest authority was made: a member that started before then trusts another one."""
-    made = [
-        datetime.fromisoformat(issued_at)
-        for side in wanted_authorities(plan)
-        if (issued_at := annotations(seen.objects.secrets.get(authority_name(plan, side))).get(ISSUED_AT))
-    ]
-    return max(made, default=None)

@@ -128,9 +128,9 @@ def _working(judged: Judged, outcome: Outcome) -> Told | None:
 def _pending(judged: Judged, outcome: Outcome) -> Told | None:
     if not judged.pending:
         return None
-    message = (
-        f"{_changes(judged)}; the members keep running as before, and setting the fields back withdraws the change"
-    )
+    message = f"{_changes(judged)}; the members keep running as before"
+    if judged.pending != ("spec.storage.size",):  # which nobody can set back: it cannot shrink
+        message += ", and setting the fields back withdraws the change"
     return _told("Progressing", "False", "ChangePending", message)
 
 
@@ -141,14 +141,16 @@ def _changes(judged: Judged) -> str:
 
 def pending_changes(judged: Judged) -> tuple[str, ...]:
     """Each edit that waits, with what it waits for."""
-    scale = [path for path in judged.pending if path == "spec.members"]
-    restart = [path for path in judged.pending if path != "spec.members"]
+    scale, growth = "spec.members" in judged.pending, "spec.storage.size" in judged.pending
+    restart = [path for path in judged.pending if path not in ("spec.members", "spec.storage.size")]
     told = []
     if scale:
         told.append(
             f"spec.members is {judged.seen.cluster.spec.members} and {judged.blueprint.spec.members} run: "
             "this release does not change the number of members yet"
         )
+    if growth:
+        told.append("spec.storage.size: this release does not grow volumes yet")
     if restart:
         told.append(f"{', '.join(restart)}: this release does not restart members in order yet")
     return tuple(told)

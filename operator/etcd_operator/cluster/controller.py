@@ -10,7 +10,7 @@ from time import monotonic
 import structlog
 
 from etcd_operator.api import EtcdClusterStatus
-from etcd_operator.cluster.act import NameTakenError, act, status_manifest
+from etcd_operator.cluster.act import Accepted, NameTakenError, act, status_manifest
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.observe import Observer, Picture
@@ -20,8 +20,10 @@ from etcd_operator.cluster.steps import Plan, Step
 from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
 from etcd_operator.cluster.trouble import Trouble, is_running
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.kube import EventRecorder, Forbidden, Invalid, Kube, NotFound
+from etcd_operator.kube import EventRecorder, Forbidden, Kube, KubeError, NotFound
 from etcd_operator.kube.domain import cluster_domain
+from etcd_operator.kube.errors import Fenced
+from etcd_operator.pki import PKIError
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 
@@ -36,8 +38,12 @@ AILING = 1.0
 RESTING, RESTING_PER_CLUSTER = 4.0, 0.06
 #: Seconds until the very same steps are taken once more: they did not have the effect that they should have had.
 REPEATED = 5.0
-#: Seconds for which what Kubernetes said is good enough to ask only etcd, while something is amiss.
-PICTURE_IN_TROUBLE = 2.0
+#: Seconds for which what Kubernetes said is good enough to ask only etcd, while something is amiss: at first, and
+#: when nothing has happened for long.
+PICTURE_IN_TROUBLE = (2.0, 30.0)
+#: Of the time for which nothing has happened, the part to wait until the next look: 0.1 s after a second, RESTING
+#: after most of a minute. A cluster that stays broken costs hardly more than one that rests.
+PATIENCE = 0.1
 
 #: Told the cluster's key and its conditions' states after every round, or `None` when it is gone; for metrics.
 ConditionObserver = Callable[[Key, Mapping[str, str] | None], None]
@@ -65,19 +71,24 @@ class EtcdClusterController:
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()
         self._last_steps: dict[Key, tuple[Step, ...]] = {}
+        self._accepted: dict[Key, Accepted] = {}
+        #: Since when nothing has happened to a cluster: no watch event, no step, no change of status.
+        self._quiet_since: dict[Key, float] = {}
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:
         """One round; raises what kept it from being carried out, after the status has told it."""
+        if changed:
+            self._quiet_since.pop(key, None)
         kept = None if changed else self._kept(key)
         picture = kept or await self._look(key)
         if picture is None:
             return self._forget(key)
-        judged, decided = await self._judge(picture)
+        judged, decided = await self._judge(key, picture)
         if kept and (decided.steps or self._differs(picture, judged, Outcome(plan=decided))):
             picture = await self._look(key)
             if picture is None:
                 return self._forget(key)
-            judged, decided = await self._judge(picture)
+            judged, decided = await self._judge(key, picture)
         return await self._carry_out(key, picture, judged, decided)
 
     async def _carry_out(self, key: Key, picture: Picture, judged: Judged, decided: Plan) -> Result:
@@ -88,8 +99,10 @@ class EtcdClusterController:
         if decided.steps:
             log.info("cluster.acting", reasons=list(dict.fromkeys(step.reason for step in decided.steps)))
             try:
-                await act(self._kube, picture.cluster, picture.raw, decided.steps)
-            except (NameTakenError, Invalid, Forbidden) as error:
+                await act(self._kube, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
+            except Fenced:
+                raise
+            except (NameTakenError, PKIError, KubeError) as error:
                 if isinstance(error, Forbidden) and error.namespace_terminating:
                     # The EtcdCluster goes with its namespace; what was taken away before it is not to be put back.
                     log.info("cluster.namespace_terminating")
@@ -100,8 +113,9 @@ class EtcdClusterController:
             raise failure
         return self._next_look(key, judged, decided)
 
-    async def _judge(self, picture: Picture) -> tuple[Judged, Plan]:
-        judged = Judged.of(await self._observer.observation(picture))
+    async def _judge(self, key: Key, picture: Picture) -> tuple[Judged, Plan]:
+        seen = await self._observer.observation(picture, self._accepted.get(key, {}))
+        judged = Judged.of(seen)
         return judged, plan(judged)
 
     async def _look(self, key: Key) -> Picture | None:
@@ -114,12 +128,15 @@ class EtcdClusterController:
     def _kept(self, key: Key) -> Picture | None:
         """The last picture, while no watch event has come since and it is fresh enough for the cluster's state."""
         taken_at, picture = self._pictures.get(key, (0.0, None))
-        fresh = key in self._at_rest or monotonic() - taken_at < PICTURE_IN_TROUBLE
+        stale_after = max(PICTURE_IN_TROUBLE[0], min(PICTURE_IN_TROUBLE[1], self._quiet(key) / 5))
+        fresh = key in self._at_rest or monotonic() - taken_at < stale_after
         return picture if fresh else None
 
     def _forget(self, key: Key) -> Result:
         self._pictures.pop(key, None)
         self._last_steps.pop(key, None)
+        self._accepted.pop(key, None)
+        self._quiet_since.pop(key, None)
         self._at_rest.discard(key)
         self._told(key, None)
         return Result()
@@ -130,13 +147,20 @@ class EtcdClusterController:
         repeated = bool(decided.steps) and decided.steps == self._last_steps.get(key)
         self._last_steps[key] = decided.steps
         if decided.steps:
+            self._quiet_since.pop(key, None)
             self._pictures[key] = (0.0, self._pictures[key][1])
             return Result(requeue_after=REPEATED if repeated else 0.0)
         if rests or judged.seen.cluster.spec.paused:
             return Result(requeue_after=max(RESTING, RESTING_PER_CLUSTER * len(self._pictures)))
         running = [member for member in judged.membership.members if member.pod and is_running(member.pod)]
         about_to = any(not member.healthy for member in running) or not judged.blueprint.bootstrapped
-        return Result(requeue_after=SOON if running and about_to else AILING)
+        base = SOON if running and about_to else AILING
+        return Result(requeue_after=min(RESTING, max(base, PATIENCE * self._quiet(key))))
+
+    def _quiet(self, key: Key) -> float:
+        """Seconds since anything happened to the cluster, as far as the operator saw."""
+        now = monotonic()
+        return now - self._quiet_since.setdefault(key, now)
 
     def _differs(self, picture: Picture, judged: Judged, outcome: Outcome) -> bool:
         return has_changed(_as_json(status(judged, outcome)), picture.raw.get("status"))
@@ -151,6 +175,7 @@ class EtcdClusterController:
             raw = await self._kube.apply_status(status_manifest(picture.raw, told))
         except NotFound:
             return
+        self._quiet_since.pop(key, None)
         self._tell(picture, tales_of_status(picture.cluster.status, new))
         log.info("cluster.status", summary=new.summary, quorum=new.quorum)
         self._pictures[key] = (self._pictures[key][0], picture.with_raw(raw))
@@ -165,10 +190,15 @@ def _as_json(told: EtcdClusterStatus) -> dict[str, object]:
     return {key: value for key, value in full.items() if value not in ([], {})}
 
 
-def _as_trouble(error: NameTakenError | Invalid | Forbidden) -> Trouble:
+def _as_trouble(error: NameTakenError | PKIError | KubeError) -> Trouble | None:
+    """What a person can do something about; `None` for what the next try may well cure."""
     match error:
         case NameTakenError():
             return Trouble(reason="NameTaken", message=str(error))
+        case PKIError():
+            return Trouble(reason="AuthorityUnusable", message=f"no certificate can be issued: {error}")
+        case KubeError() if error.retryable or isinstance(error, NotFound):
+            return None
         case Forbidden():
             return Trouble(reason="Forbidden", message=f"the operator may not do this: {error.message}")
         case _:

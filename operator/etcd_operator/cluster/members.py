@@ -89,7 +89,9 @@ class Membership:
 
     @property
     def quorum(self) -> Quorum:
-        if len(self.healthy) >= self.needed:
+        if (
+            self.confirmed or len(self.healthy) >= self.needed
+        ):  # one member's word is enough: etcd asked a quorum for it
             return Quorum.HEALTHY
         possible = len(self.healthy) + sum(not member.down for member in self.voters if not member.healthy)
         return Quorum.UNKNOWN if possible >= self.needed else Quorum.LOST

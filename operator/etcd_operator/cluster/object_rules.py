@@ -5,13 +5,12 @@ an EtcdCluster of the same name that is being deleted, is not touched.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
 
-from etcd_operator.cluster.certificates import access_due, due, newest_authority, secret_steps
+from etcd_operator.cluster.certificates import access_due, due, secret_steps
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
-from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids, volume_records
+from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, volume_records
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources import names as n
@@ -31,29 +30,34 @@ def wait_when_paused(judged: Judged) -> Plan | None:
 
 def wait_for_leftovers(judged: Judged) -> Plan | None:
     """Let an EtcdCluster of the same name that was deleted go first, with all its objects; also what terminates now."""
-    uid = judged.seen.cluster.metadata.uid
     leftovers = [
         f"{manifest['kind']} {manifest['metadata']['name']}"
         for manifest in judged.seen.objects.all()
-        if _is_leftover(manifest, uid)
+        if is_leftover(judged.seen, manifest)
     ]
     if leftovers:
         return Plan(waiting=f"Waiting for {leftovers[0]} of a deleted EtcdCluster to be gone ({len(leftovers)} left)")
     live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
     if is_terminating(live):
         return Plan(waiting=f"Waiting for the old StatefulSet {judged.blueprint.names.stateful_set} to be gone")
+    going = [name for name, claim in judged.seen.objects.claims.items() if is_terminating(claim)]
+    if going and not judged.founded:
+        return Plan(waiting=f"Waiting for PersistentVolumeClaim {going[0]}, which was deleted, to be gone")
     return None
-
-
-def _is_leftover(manifest: n.Manifest, uid: str) -> bool:
-    owners = owner_uids(manifest)
-    return bool(owners) and uid not in owners
 
 
 def refuse_disputed_records(judged: Judged) -> Plan | None:
     if judged.proof.disputes:
         return Plan(waiting="; ".join(judged.proof.disputes))
     return None
+
+
+def lay_foundation(judged: Judged) -> Plan | None:
+    """Write down what is founded before anything else is made, so that every later round means the same incarnation."""
+    if judged.founded:
+        return None
+    steps = _applies(judged, judged.seen.objects.config_maps, [config_map(judged.blueprint)])
+    return Plan(steps=tuple(steps)) if steps else None
 
 
 def issue_certificates(judged: Judged) -> Plan | None:
@@ -65,27 +69,27 @@ def keep_objects_right(judged: Judged) -> Plan | None:
     """Apply every object that is missing or differs; the StatefulSet after all that its pods mount."""
     seen, plan = judged.seen, judged.blueprint
     mounted: list[Step] = [
-        *_applies(seen.objects.config_maps, [config_map(plan)]),
-        *_applies(seen.objects.services, [peer_service(plan)]),
+        *_applies(judged, seen.objects.config_maps, [config_map(plan)]),
+        *_applies(judged, seen.objects.services, [peer_service(plan)]),
         *secret_steps(seen, plan),
     ]
     if mounted:
         return Plan(steps=tuple(mounted))
     steps = (
-        *_applies(seen.objects.stateful_sets, [stateful_set(plan)]),
-        *_applies(seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
+        *_applies(judged, seen.objects.stateful_sets, [stateful_set(plan)]),
+        *_applies(judged, seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
     )
     return Plan(steps=steps) if steps else None
 
 
-def _applies(live: Named, wanted: Iterable[n.Manifest | None]) -> list[Step]:
+def _applies(judged: Judged, live: Named, wanted: Iterable[n.Manifest | None]) -> list[Step]:
     steps: list[Step] = []
     for manifest in wanted:
         if manifest is None:
             continue
         name, desired = manifest["metadata"]["name"], sealed(manifest)
         existing = live.get(name)
-        if not is_satisfied(desired, existing):
+        if not is_satisfied(desired, existing) and not judged.seen.is_accepted(desired, existing):
             did = "is needed" if existing is None else "differs from what it should be"
             steps.append(Apply(manifest=desired, absent=existing is None, reason=f"{manifest['kind']} {name} {did}"))
     return steps
@@ -111,6 +115,7 @@ def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember) -> Step 
         n.INCARNATION: plan.incarnation_of(member.name),
         n.MEMBERS: ",".join(plan.members),
         n.ETCD_VERSION: plan.spec.version,
+        n.TLS_MODES: f"{plan.spec.tls.peer.mode}/{plan.spec.tls.client.mode}",
     }
     labels = n.object_labels(plan.names.name)
     found, metadata = annotations(claim), claim["metadata"]
@@ -130,25 +135,24 @@ def refresh_mounted_files(judged: Judged) -> Plan | None:
     """Make the kubelet take the fuse files to pods that started before they were written.
 
     A pod that mounted its file during bootstrap still reads `new` there until the kubelet's next refresh, about
-    a minute later; a changed annotation makes it sync the pod at once.
+    a minute later; a changed annotation makes it sync the pod at once. Pods that start later get it as
+    well: comparing times would trust that no clock is off.
     """
     plan = judged.blueprint
-    if not plan.bootstrapped or not plan.recorded_at:
+    if not plan.bootstrapped:
         return None
-    recorded_at = datetime.fromisoformat(plan.recorded_at)
     steps = tuple(
         Annotate(
             kind="Pod",
             name=member.name,
             uid=member.pod["metadata"]["uid"],
-            annotations=((n.FILES_REFRESHED, plan.recorded_at),),
+            annotations=((n.FILES_REFRESHED, plan.cluster_id),),
             reason="its configuration file is the fuse now",
         )
         for member in judged.membership.members
         if member.pod is not None
         and not is_terminating(member.pod)
-        and n.FILES_REFRESHED not in annotations(member.pod)
-        and datetime.fromisoformat(member.pod["metadata"]["creationTimestamp"]) <= recorded_at
+        and annotations(member.pod).get(n.FILES_REFRESHED) != plan.cluster_id
     )
     return Plan(steps=steps) if steps else None
 
@@ -177,44 +181,68 @@ def publish_access(judged: Judged) -> Plan | None:
     recorded = any(record.cluster_id == plan.cluster_id for record in volume_records(seen).values())
     if not plan.bootstrapped or not recorded:
         return None
-    steps = (*_applies(seen.objects.services, [client_service(plan)]), *access_due(seen, plan))
+    steps = (*_applies(judged, seen.objects.services, [client_service(plan)]), *access_due(seen, plan))
     return Plan(steps=steps) if steps else None
 
 
-def own_volumes_by_policy(judged: Judged) -> Plan | None:
-    """With `deletionPolicy: Delete` the volumes go with the EtcdCluster; with `Retain` they stay."""
+def release_volumes(judged: Judged) -> Plan | None:
+    """With `deletionPolicy: Retain` volumes stay. Before all else, also while paused: a delete may come at any time."""
+    if judged.blueprint.spec.storage.deletion_policy == "Delete":
+        return None
+    uid = judged.blueprint.uid
+    steps = tuple(
+        _owners(judged, claim, [owner for owner in _owners_of(claim) if owner["uid"] != uid])
+        for claim in judged.seen.objects.claims.values()
+        if not is_terminating(claim) and any(owner["uid"] == uid for owner in _owners_of(claim))
+    )
+    return Plan(steps=steps) if steps else None
+
+
+def own_volumes(judged: Judged) -> Plan | None:
+    """With `deletionPolicy: Delete` the members' volumes go with the EtcdCluster; never one with another's data."""
     plan = judged.blueprint
-    wanted = plan.spec.storage.deletion_policy == "Delete"
+    if plan.spec.storage.deletion_policy != "Delete":
+        return None
     ours = owner_reference(plan.names, plan.uid) | {"controller": False}
-    steps: list[Step] = []
-    for name, claim in judged.seen.objects.claims.items():
-        owners = claim["metadata"].get("ownerReferences") or []
-        owned = any(owner["uid"] == plan.uid for owner in owners)
-        if owned == wanted or is_terminating(claim) or plan.names.member_of_claim(name) is None:
+    records = volume_records(judged.seen)
+    steps = []
+    for member in plan.members:
+        claim, record = judged.seen.objects.claims.get(plan.names.claim(member)), records.get(member)
+        if claim is None or is_terminating(claim) or any(owner["uid"] == plan.uid for owner in _owners_of(claim)):
             continue
-        kept = [owner for owner in owners if owner["uid"] != plan.uid]
-        steps.append(
-            SetOwner(
-                claim=name,
-                uid=claim["metadata"]["uid"],
-                owners=tuple(tuple(owner.items()) for owner in [*kept, *([ours] if wanted else [])]),
-                resource_version=claim["metadata"]["resourceVersion"],
-                reason=f"spec.storage.deletionPolicy is {plan.spec.storage.deletion_policy}",
-            )
-        )
+        if record is None or record.cluster_id == plan.cluster_id:
+            steps.append(_owners(judged, claim, [*_owners_of(claim), ours]))
     return Plan(steps=tuple(steps)) if steps else None
 
 
-def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
-    """Restart all members at once when the authority was lost and made anew: they trust only the old one.
+def _owners_of(claim: n.Manifest) -> list[n.Manifest]:
+    return claim["metadata"].get("ownerReferences") or []
 
-    etcd reads its authorities only when it starts. Members that trust different ones do not hear each other, so
-    there is no quorum to protect, and one by one would only be slower.
+
+def _owners(judged: Judged, claim: n.Manifest, owners: list[n.Manifest]) -> SetOwner:
+    metadata = claim["metadata"]
+    return SetOwner(
+        claim=metadata["name"],
+        uid=metadata["uid"],
+        owners=tuple(tuple(owner.items()) for owner in owners),
+        resource_version=metadata["resourceVersion"],
+        reason=f"spec.storage.deletionPolicy is {judged.blueprint.spec.storage.deletion_policy}",
+    )
+
+
+def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
+    """Restart all members at once when an authority was lost and made anew: they trust only the old one.
+
+    etcd reads its authorities only when it starts. Members that trust different peer authorities do not hear each
+    other, and members that trust another client authority let nobody in: there is no service to protect, and one by
+    one would only be slower. Only on etcd's own word: a quorum that is lost, or members that all refuse the
+    operator's certificate; silence proves nothing.
     """
     plan, members = judged.blueprint, judged.membership
-    made = newest_authority(judged.seen, plan)
-    if made is None or members.quorum is Quorum.HEALTHY:
+    refused = [m for m in members.members if m.answer and m.answer.error and m.answer.error.kind == "tls"]
+    if not plan.bootstrapped or not (members.quorum is Quorum.LOST or len(refused) == len(members.members)):
         return None
+    trusted = plan.authority_annotations
     steps = tuple(
         Delete(
             kind="Pod",
@@ -225,7 +253,7 @@ def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
         for member in members.members
         if member.pod is not None
         and not is_terminating(member.pod)
-        and datetime.fromisoformat(member.pod["metadata"]["creationTimestamp"]) < made
+        and any(annotations(member.pod).get(key) != value for key, value in trusted.items())
     )
     return Plan(steps=steps) if steps else None
 

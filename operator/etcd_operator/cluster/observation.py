@@ -10,7 +10,7 @@ from datetime import datetime
 
 from etcd_operator.api import EtcdCluster
 from etcd_operator.etcd.model import Answer
-from etcd_operator.resources.names import Manifest, Names
+from etcd_operator.resources.names import DIGEST, Manifest, Names
 
 Named = Mapping[str, Manifest]
 
@@ -61,5 +61,21 @@ class Observation:
     answers: Mapping[str, Answer] = field(default_factory=dict)
     complaints: tuple[Complaint, ...] = ()
     remembered: Named = field(default_factory=dict)
+    #: Objects that the API server keeps otherwise than they were applied, by kind and name: the digest of what was
+    #: wanted, and the state that came of it. Applying them again would change nothing.
+    accepted: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
+
+    def is_accepted(self, desired: Manifest, live: Manifest | None) -> bool:
+        """Whether `live` is still just what came of applying `desired`, which somebody in the API server rewrites."""
+        if live is None:
+            return False
+        key = (desired["kind"], desired["metadata"]["name"])
+        return self.accepted.get(key) == (desired["metadata"]["annotations"][DIGEST], state_of(live))
+
+
+def state_of(manifest: Manifest) -> str:
+    """What changes whenever somebody writes an object, but not when a controller reports on it."""
+    metadata = manifest["metadata"]
+    return f"{metadata['uid']}/{metadata.get('generation') or metadata['resourceVersion']}"

@@ -14,6 +14,7 @@ from etcd_operator.api import EtcdCluster
 from etcd_operator.cluster.certificates import authority_problem
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
+from etcd_operator.cluster.records import owner_uids
 from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.model import Answer, Endpoint
@@ -73,6 +74,9 @@ class Observer:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return None
         names = Names(name=name, namespace=namespace, domain=self._domain)
+        objects = replace(
+            objects, pods=_own_pods(objects.pods, objects.stateful_sets.get(name), raw["metadata"]["uid"])
+        )
         objects = await self._with_unlabelled_claims(names, objects)
         return Picture(
             raw=raw,
@@ -82,7 +86,7 @@ class Observer:
             remembered=_remembered(raw, names, objects, before),
         )
 
-    async def observation(self, picture: Picture) -> Observation:
+    async def observation(self, picture: Picture, accepted: Mapping[tuple[str, str], tuple[str, str]]) -> Observation:
         """The picture together with what the members answer now."""
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
@@ -94,6 +98,7 @@ class Observer:
             answers=await self._answers(picture, names, now),
             complaints=picture.complaints,
             remembered=picture.remembered,
+            accepted=accepted,
             fresh_incarnation=uuid.uuid4().hex[:10],
         )
 
@@ -107,7 +112,7 @@ class Observer:
             services=services,
             secrets=secrets,
             disruption_budgets=budgets,
-            pods=_own_pods(pods, stateful_sets.get(name)),
+            pods=pods,
             claims=claims,
         )
 
@@ -126,37 +131,40 @@ class Observer:
 
     async def _complaints(self, namespace: str, name: str, objects: Objects) -> tuple[Complaint, ...]:
         """Kubernetes' own Warning events about what does not come up; asked only when something does not."""
-        wanted = [("StatefulSet", name)] if _lacks_pods(objects.stateful_sets.get(name), objects.pods) else []
-        wanted += [("Pod", pod) for pod, manifest in objects.pods.items() if not is_running(manifest)]
-        wanted += [
-            ("PersistentVolumeClaim", claim)
-            for claim, manifest in objects.claims.items()
-            if manifest.get("status", {}).get("phase") == "Pending"
-        ]
-        told = await asyncio.gather(*(self._complaints_about(namespace, kind, each) for kind, each in wanted))
+        stateful_set = objects.stateful_sets.get(name)
+        wanted = [stateful_set] if stateful_set and _lacks_pods(stateful_set, objects.pods) else []
+        wanted += [pod for pod in objects.pods.values() if not is_running(pod)]
+        wanted += [claim for claim in objects.claims.values() if claim.get("status", {}).get("phase") == "Pending"]
+        # What was said before the last pod was made is overcome: one could be made since.
+        since = max((pod["metadata"]["creationTimestamp"] for pod in objects.pods.values()), default="")
+        told = await asyncio.gather(
+            *(self._complaints_about(namespace, about, since if about is stateful_set else "") for about in wanted)
+        )
         return tuple(complaint for complaints in told for complaint in complaints)
 
-    async def _complaints_about(self, namespace: str, kind: str, name: str) -> list[Complaint]:
-        fields = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
+    async def _complaints_about(self, namespace: str, about: Manifest, since: str) -> list[Complaint]:
+        """Newest first, of this very object: one of the same name before it may have had other troubles."""
+        kind, metadata = about["kind"], about["metadata"]
+        fields = f"involvedObject.kind={kind},involvedObject.uid={metadata['uid']},type=Warning"
         events = await self._kube.list(EVENTS, namespace, fields=fields)
-        events.sort(
-            key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"], reverse=True
-        )
+        dated = sorted(((_event_time(event), event) for event in events), key=lambda pair: pair[0], reverse=True)
         return [
-            Complaint(kind=kind, name=name, reason=event.get("reason", ""), message=event.get("message", ""))
-            for event in events
+            Complaint(
+                kind=kind, name=metadata["name"], reason=event.get("reason", ""), message=event.get("message", "")
+            )
+            for at, event in dated
+            if at >= since
         ]
 
     async def _answers(self, picture: Picture, names: Names, now: datetime) -> Mapping[str, Answer]:
-        tls = picture.cluster.spec.tls.client.mode != "Off"
-        identity = self._identities.identity(names, picture.objects.secrets, now) if tls else None
-        if tls and identity is None:
-            return {}
-        endpoints = {
-            pod: Endpoint(address=_address(address), server_name=names.host(pod) if tls else None, tls=identity)
-            for pod, manifest in picture.objects.pods.items()
-            if is_running(manifest) and (address := manifest["status"].get("podIP"))
-        }
+        identity = self._identities.identity(names, picture.objects.secrets, now)
+        endpoints = {}
+        for name, pod in picture.objects.pods.items():
+            address, tls = pod.get("status", {}).get("podIP"), _speaks_tls(pod)
+            if not is_running(pod) or not address or (tls and identity is None):
+                continue
+            server_name, who = (names.host(name), identity) if tls else (None, None)
+            endpoints[name] = Endpoint(address=_address(address), server_name=server_name, tls=who)
         return await ask(self._etcd, endpoints, timeout=ANSWER_WITHIN, election=ELECTION_WITHIN, budget=ROUND_WITHIN)
 
 
@@ -164,21 +172,31 @@ def _address(ip: str) -> str:
     return f"[{ip}]:{CLIENT_PORT}" if ":" in ip else f"{ip}:{CLIENT_PORT}"
 
 
-def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None) -> dict[str, Manifest]:
-    """The pods of this StatefulSet, and those that no controller owns; never what an older one left behind."""
-    uid = stateful_set["metadata"]["uid"] if stateful_set else None
+def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None, uid: str) -> dict[str, Manifest]:
+    """The pods of this StatefulSet, and those that no controller owns; never what an older EtcdCluster left behind."""
+    mine = stateful_set is not None and (not (owners := owner_uids(stateful_set)) or uid in owners)
+    controller = stateful_set["metadata"]["uid"] if stateful_set is not None and mine else None
     own = {}
     for name, pod in pods.items():
         controllers = [
             owner["uid"] for owner in pod["metadata"].get("ownerReferences") or [] if owner.get("controller")
         ]
-        if not controllers or controllers == [uid]:
+        if not controllers or controllers == [controller]:
             own[name] = pod
     return own
 
 
-def _lacks_pods(stateful_set: Manifest | None, pods: Named) -> bool:
-    return stateful_set is not None and len(pods) < (stateful_set["spec"].get("replicas") or 0)
+def _speaks_tls(pod: Manifest) -> bool:
+    """Whether the pod's etcd was started with a server certificate; what the spec says now may differ."""
+    return any(volume["name"] == "server" for volume in pod["spec"].get("volumes") or [])
+
+
+def _event_time(event: Manifest) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+
+def _lacks_pods(stateful_set: Manifest, pods: Named) -> bool:
+    return len(pods) < (stateful_set["spec"].get("replicas") or 0)
 
 
 def _remembered(raw: Manifest, names: Names, objects: Objects, before: Picture | None) -> Named:

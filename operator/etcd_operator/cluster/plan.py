@@ -14,6 +14,7 @@ from etcd_operator.cluster.steps import Plan
 Rule = Callable[[Judged], Plan | None]
 
 RULES: tuple[Rule, ...] = (
+    object_rules.release_volumes,
     object_rules.wait_when_paused,
     object_rules.wait_for_leftovers,
     object_rules.refuse_disputed_records,
@@ -22,13 +23,14 @@ RULES: tuple[Rule, ...] = (
     bootstrap_rules.remove_abandoned_members,
     bootstrap_rules.refound_after_change,
     bootstrap_rules.refound_when_stuck,
+    object_rules.lay_foundation,
+    object_rules.own_volumes,
     object_rules.issue_certificates,
     object_rules.keep_objects_right,
     object_rules.record_volumes,
     object_rules.refresh_mounted_files,
-    object_rules.publish_access,
     object_rules.shield_from_foreign_members,
-    object_rules.own_volumes_by_policy,
+    object_rules.publish_access,
     object_rules.restart_members_of_a_lost_authority,
     bootstrap_rules.wait_for_bootstrap,
     object_rules.wait_for_members,

@@ -11,7 +11,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from etcd_operator.api import EtcdClusterSpec
-from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.observation import Named, Observation
 from etcd_operator.resources.names import (
     APPLIED_SPEC,
     CLUSTER_ID,
@@ -20,8 +20,11 @@ from etcd_operator.resources.names import (
     MEMBER_ID,
     MEMBER_STATE,
     MEMBERS,
+    MOST_MEMBERS,
     RECORDED_AT,
+    TLS_MODES,
     Manifest,
+    Names,
 )
 
 #: The state of a volume whose member is in the member list, as far as the operator knows.
@@ -48,6 +51,7 @@ class VolumeRecord:
     incarnation: str
     members: tuple[str, ...]
     version: str
+    tls_modes: tuple[str, str] | None
 
 
 def annotations(manifest: Manifest | None) -> dict[str, str]:
@@ -58,6 +62,12 @@ def owner_uids(manifest: Manifest) -> list[str]:
     """The EtcdClusters that own an object."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return [owner["uid"] for owner in owners if owner.get("kind") == "EtcdCluster"]
+
+
+def is_leftover(seen: Observation, manifest: Manifest | None) -> bool:
+    """Whether an object belongs to an EtcdCluster of this name that was deleted: it goes, and proves nothing here."""
+    owners = owner_uids(manifest) if manifest else []
+    return bool(owners) and seen.cluster.metadata.uid not in owners
 
 
 def timestamp(moment: datetime | None) -> str:
@@ -87,13 +97,26 @@ def foundation_on(manifest: Manifest | None) -> Foundation | None:
 
 
 def foundation(seen: Observation) -> Foundation | None:
-    """The foundation of this cluster: a recorded one first, then the ConfigMap's, which is written before the rest."""
-    config_map = foundation_on(seen.objects.config_maps.get(seen.names.config_map))
-    stateful_set = foundation_on(seen.objects.stateful_sets.get(seen.names.stateful_set))
+    """The foundation of this cluster: a recorded one first, then the ConfigMap's, which is written before the rest.
+
+    Once the status has the proof, only the incarnation that it names counts: a ConfigMap that was sent before may
+    arrive after it.
+    """
+    config_map = foundation_on(_own(seen, seen.objects.config_maps, seen.names.config_map))
+    stateful_set = foundation_on(_own(seen, seen.objects.stateful_sets, seen.names.stateful_set))
     for candidate in (stateful_set, config_map):
         if candidate and candidate.cluster_id:
             return candidate
-    return config_map or stateful_set
+    proven = seen.cluster.status.bootstrap
+    for candidate in (config_map, stateful_set):
+        if candidate and (proven is None or candidate.incarnation == proven.incarnation):
+            return candidate
+    return None
+
+
+def _own(seen: Observation, named: Named, name: str) -> Manifest | None:
+    manifest = named.get(name)
+    return None if is_leftover(seen, manifest) else manifest
 
 
 def volume_record(claim: Manifest, member: str) -> VolumeRecord | None:
@@ -107,7 +130,13 @@ def volume_record(claim: Manifest, member: str) -> VolumeRecord | None:
         incarnation=found[INCARNATION],
         members=tuple(filter(None, found.get(MEMBERS, "").split(","))) or (member,),
         version=found.get(ETCD_VERSION, ""),
+        tls_modes=_tls_modes(found.get(TLS_MODES, "")),
     )
+
+
+def _tls_modes(recorded: str) -> tuple[str, str] | None:
+    peer, _, client = recorded.partition("/")
+    return (peer, client) if peer and client else None
 
 
 def volume_records(seen: Observation) -> dict[str, VolumeRecord]:
@@ -115,7 +144,9 @@ def volume_records(seen: Observation) -> dict[str, VolumeRecord]:
     records = {}
     for name, claim in seen.objects.claims.items():
         member = seen.names.member_of_claim(name)
-        record = volume_record(claim, member) if member else None
+        if member is None or is_leftover(seen, claim) or is_terminating(claim):
+            continue
+        record = volume_record(claim, member)
         if record:
             records[record.member] = record
     return records
@@ -146,7 +177,7 @@ def proof(seen: Observation) -> Proof:
                 ("StatefulSet", seen.objects.stateful_sets, seen.names.stateful_set),
                 ("ConfigMap", seen.objects.config_maps, seen.names.config_map),
             )
-            for manifest in [named.get(name)]
+            for manifest in [_own(seen, named, name)]
         },
     }
     volumes = {f"PersistentVolumeClaim {seen.names.claim(m)}": r.cluster_id for m, r in volume_records(seen).items()}
@@ -165,8 +196,10 @@ def _dispute(told: dict[str, str]) -> str:
     return f"records name different etcd clusters ({claims}); remove or rename what does not belong here"
 
 
-def recorded_members(records: Iterable[VolumeRecord], cluster_id: str) -> set[str]:
-    """Every member that the volumes of this etcd cluster know of."""
-    return {
+def recorded_members(names: Names, records: Iterable[VolumeRecord], cluster_id: str) -> set[str]:
+    """Every member that the volumes of this etcd cluster know of; a name that cannot be a member's does not count."""
+    recorded = {
         member for record in records if record.cluster_id == cluster_id for member in (record.member, *record.members)
     }
+    ordinals = {member: names.ordinal(member) for member in recorded}
+    return {member for member, ordinal in ordinals.items() if ordinal is not None and ordinal < MOST_MEMBERS}

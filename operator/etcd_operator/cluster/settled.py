@@ -5,17 +5,19 @@ pod that merely crashes would take it, half applied. So the spec that the member
 on the objects, and what the user wrote beyond it is pending, by name.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.records import Proof, foundation, recorded_members, volume_records
+from etcd_operator.cluster.records import Proof, VolumeRecord, foundation, recorded_members, volume_records
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import check_extra
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.overlay import overlay_problems
+from etcd_operator.resources.secrets import content
 
 #: The parts of the spec that a running member holds on to; all others apply at once.
 SETTLED_FIELDS = ("members", "version", "image", "storage", "resources", "options", "tls", "podTemplate")
@@ -51,14 +53,16 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
     if found is not None:
         spec, incarnation = found.spec, found.incarnation
     elif proven.cluster_id and records:
-        spec, incarnation = _adopted_spec(seen), records[seen.names.sorted(records)[0]].incarnation
+        spec, incarnation = _adopted_spec(seen, records), records[seen.names.sorted(records)[0]].incarnation
     elif (told := seen.cluster.status.bootstrap) and told.cluster_id == proven.cluster_id:
         spec, incarnation = _last_seen_spec(seen), told.incarnation
     else:
         spec, incarnation = seen.cluster.spec, seen.fresh_incarnation
     members = set(seen.names.members(spec.members))
     if proven.cluster_id:
-        members |= recorded_members(records.values(), proven.cluster_id) | _listed_members(seen, proven.cluster_id)
+        members |= recorded_members(seen.names, records.values(), proven.cluster_id) | _listed_members(
+            seen, proven.cluster_id
+        )
     highest = max(seen.names.ordinal(member) or 0 for member in members)
     return Blueprint(
         names=seen.names,
@@ -70,7 +74,15 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         member_incarnations={name: record.incarnation for name, record in records.items()},
         cluster_id=proven.cluster_id,
         recorded_at=proven.recorded_at,
+        peer_authority=_authority_digest(seen, seen.names.peer_certificate),
+        client_authority=_authority_digest(seen, seen.names.server_certificate),
     )
+
+
+def _authority_digest(seen: Observation, name: str) -> str:
+    """A digest of the authority that pods mount beside their certificate."""
+    certificate = content(seen.objects.secrets.get(name)).get("ca.crt", b"")
+    return hashlib.sha256(certificate).hexdigest()[:16] if certificate else ""
 
 
 def refounded(seen: Observation) -> Blueprint:
@@ -86,15 +98,23 @@ def refounded(seen: Observation) -> Blueprint:
     )
 
 
-def _adopted_spec(seen: Observation) -> EtcdClusterSpec:
-    """The user's spec, but the size and version that the kept volumes were last run with.
+def _adopted_spec(seen: Observation, records: Mapping[str, VolumeRecord]) -> EtcdClusterSpec:
+    """The user's spec, but the size, version and TLS modes that the kept volumes were last run with.
 
-    Starting other data with another version, or other members, would be an upgrade or a scale without order.
+    Starting other data with another version, or other members, would be an upgrade or a scale without order; the TLS
+    modes are part of the members' addresses.
     """
-    records = volume_records(seen)
-    first = records[seen.names.sorted(records)[0]]
+    wanted, first = seen.cluster.spec, records[seen.names.sorted(records)[0]]
     size = max(len(record.members) for record in records.values())
-    return seen.cluster.spec.model_copy(update={"members": size, "version": first.version or seen.cluster.spec.version})
+    tls = wanted.tls
+    if first.tls_modes:
+        peer, client = first.tls_modes
+        modes = {
+            "peer": tls.peer.model_copy(update={"mode": peer}),
+            "client": tls.client.model_copy(update={"mode": client}),
+        }
+        tls = tls.model_copy(update=modes)
+    return wanted.model_copy(update={"members": size, "version": first.version or wanted.version, "tls": tls})
 
 
 def _last_seen_spec(seen: Observation) -> EtcdClusterSpec:

@@ -260,7 +260,7 @@ async def _ask(channel: Any, path: str, request: Any, response: Any, timeout: fl
         )
         return await call(request, timeout=timeout), None
     except grpc.aio.AioRpcError as failed:
-        return None, error_from(failed.code().name, failed.details() or "", waited=timeout)
+        return None, error_from(failed.code().name, failed.details() or "")
     except grpc.aio.UsageError as failed:  # the channel was closed by `aclose` before the call
         return None, EtcdError("unavailable", "the client is closing", detail=str(failed))
     except asyncio.CancelledError:

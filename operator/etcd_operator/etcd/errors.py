@@ -127,12 +127,12 @@ class EtcdError(Exception):
         return f"EtcdError({self.kind!r}, {self.message!r})"
 
 
-def error_from(code: str, detail: str, *, waited: float) -> EtcdError:
-    """The error that a gRPC outcome stands for; code by name (`UNAVAILABLE`), waited in seconds."""
+def error_from(code: str, detail: str) -> EtcdError:
+    """The error that a gRPC outcome stands for; code by name (`UNAVAILABLE`)."""
     kind = _kind(code, detail)
     words = PLAIN_WORDS.get(kind)
     if kind == "timeout":
-        words = f"no answer within {waited:g} s"
+        words = "no answer in time"
     elif kind == "tls":
         words = _tls_words(detail)
     elif words is None:

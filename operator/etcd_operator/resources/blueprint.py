@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.resources.names import (
     APPLIED_SPEC,
+    CLIENT_AUTHORITY,
     CLUSTER_ID,
     GROUP,
     INCARNATION,
+    PEER_AUTHORITY,
     RECORDED_AT,
     Manifest,
     Names,
@@ -38,6 +40,15 @@ class Blueprint:
     member_incarnations: Mapping[str, str] = field(default_factory=dict)
     cluster_id: str = ""
     recorded_at: str = ""
+    #: Digests of the authorities that a member trusts when it starts now; empty while there is none.
+    peer_authority: str = ""
+    client_authority: str = ""
+
+    @property
+    def authority_annotations(self) -> dict[str, str]:
+        """What a pod that starts now carries, to tell which authorities it trusts."""
+        digests = {PEER_AUTHORITY: self.peer_authority, CLIENT_AUTHORITY: self.client_authority}
+        return {key: digest for key, digest in digests.items() if digest}
 
     @property
     def bootstrapped(self) -> bool:

@@ -20,13 +20,15 @@ KEYED_LISTS = {
     "volumes": ("name",),
     "env": ("name",),
     "volumeMounts": ("mountPath",),
-    "ports": ("containerPort", "port"),
+    "ports": ("containerPort", "port", "protocol"),
     "ownerReferences": ("uid",),
     "imagePullSecrets": ("name",),
-    "topologySpreadConstraints": ("topologyKey",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
+#: What the API server fills in for a field of a key that was left out.
+KEY_DEFAULTS = {"protocol": "TCP"}
 #: Under these keys the API server rewrites quantities to its canonical form ("1024Mi" becomes "1Gi").
-QUANTITY_PARENTS = {"requests", "limits", "storage", "sizeLimit"}
+QUANTITY_PARENTS = {"requests", "limits", "storage", "sizeLimit", "divisor"}
 #: Write-only: the API server moves `stringData` into `data`.
 UNREADABLE = {"stringData"}
 
@@ -78,11 +80,14 @@ def _contains_list(live: Any, desired: list[Any], *, key: str) -> bool:
         return not desired
     if not isinstance(live, list):
         return False
-    for name in KEYED_LISTS.get(key, ()):
-        if all(isinstance(item, dict) and name in item for item in [*live, *desired]):
-            by_key = {item[name]: item for item in live}
-            return all(_contains(by_key.get(item[name]), item, key=key) for item in desired)
+    if key in KEYED_LISTS and all(isinstance(item, dict) for item in [*live, *desired]):
+        by_key = {_key_of(item, key): item for item in live}
+        return all(_contains(by_key.get(_key_of(item, key)), item, key=key) for item in desired)
     return len(live) == len(desired) and all(_contains(a, b, key=key) for a, b in zip(live, desired, strict=True))
+
+
+def _key_of(item: dict[str, Any], key: str) -> tuple[Any, ...]:
+    return tuple(item.get(name, KEY_DEFAULTS.get(name)) for name in KEYED_LISTS[key])
 
 
 def _same_quantity(one: Any, other: Any) -> bool:

@@ -30,8 +30,13 @@ MEMBER_ID = f"{GROUP}/member-id"
 MEMBER_STATE = f"{GROUP}/member-state"
 MEMBERS = f"{GROUP}/members"
 ETCD_VERSION = f"{GROUP}/etcd-version"
-#: On pods: the fuse files were written after this pod mounted its own; setting it makes the kubelet refresh them.
+TLS_MODES = f"{GROUP}/tls"
+#: On pods: the cluster ID that was proved when the fuse files were written; setting it makes the kubelet refresh them.
+#: Not in the pod template, whose every change would make the pods that run outdated.
 FILES_REFRESHED = f"{GROUP}/files-refreshed"
+#: On pods: a digest of the authorities that their etcd trusts, which it reads only when it starts.
+PEER_AUTHORITY = f"{GROUP}/peer-authority"
+CLIENT_AUTHORITY = f"{GROUP}/client-authority"
 #: On Secrets: when their content was issued, and for what (a digest of the request).
 ISSUED_AT = f"{GROUP}/issued-at"
 #: On every applied object: a digest of all that the operator wants of it.

@@ -5,9 +5,11 @@ field out: what `kubectl patch --type strategic` does, as far as pods need it. W
 refused by name, so that the status can say so before anything is applied.
 """
 
+import posixpath
+from pathlib import PurePosixPath
 from typing import Any
 
-from etcd_operator.resources.names import GROUP, Manifest, selector_labels
+from etcd_operator.resources.names import GROUP, Manifest, object_labels
 
 MERGE_KEYS = {
     "containers": "name",
@@ -21,6 +23,7 @@ MERGE_KEYS = {
     "hostAliases": "ip",
 }
 OWN_VOLUMES = {"data", "config", "server", "peer"}
+OWN_PATHS = tuple(PurePosixPath(path) for path in ("/var/lib/etcd", "/etc/etcd", "/tls"))
 #: What of the etcd container is the operator's alone: its arguments and files decide what data it serves.
 OWN_CONTAINER_FIELDS = ("command", "args", "image", "startupProbe", "livenessProbe", "readinessProbe", "workingDir")
 OWN_POD_FIELDS = ("hostname", "subdomain", "restartPolicy", "setHostnameAsFQDN", "hostNetwork")
@@ -53,7 +56,7 @@ def overlay_problems(overlay: Manifest) -> list[str]:
     problems = [
         f"spec.podTemplate.metadata.labels: {label} belongs to the operator"
         for label in metadata.get("labels") or {}
-        if label in selector_labels("") or label.startswith(f"{GROUP}/")
+        if label in object_labels("") or label.startswith(f"{GROUP}/")
     ]
     problems += [
         f"spec.podTemplate.metadata.annotations: {name} belongs to the operator"
@@ -80,12 +83,25 @@ def _container_problems(container: Manifest) -> list[str]:
         for field in OWN_CONTAINER_FIELDS
         if field in container
     ]
+    if "volumeMounts" in container and not isinstance(container["volumeMounts"], list):
+        problems.append(f"{where}.volumeMounts must be a list: the operator's own mounts cannot be taken away")
+    problems += [
+        f"{where}.volumeMounts: {mount['mountPath']} belongs to the operator"
+        for mount in container.get("volumeMounts") or []
+        if isinstance(mount, dict) and _is_own_path(str(mount.get("mountPath", "")))
+    ]
     problems += [
         f"{where}.env: {variable['name']} belongs to the operator"
         for variable in _named(container.get("env"))
         if variable["name"] == "POD_NAME"
     ]
     return problems
+
+
+def _is_own_path(path: str) -> bool:
+    """Whether a mount there would hide, or stand within, one of the operator's own."""
+    wanted = PurePosixPath(posixpath.normpath(f"/{path}".replace("//", "/")))
+    return any(wanted == own or wanted in own.parents or own in wanted.parents for own in OWN_PATHS)
 
 
 def _named(items: Any) -> list[Manifest]:

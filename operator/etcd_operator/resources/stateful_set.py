@@ -44,7 +44,10 @@ def stateful_set(blueprint: Blueprint) -> Manifest:
 def _pod_template(blueprint: Blueprint) -> Manifest:
     image = blueprint.spec.image
     return {
-        "metadata": {"labels": {**object_labels(blueprint.names.name), SERVING_LABEL: "true"}},
+        "metadata": {
+            "labels": {**object_labels(blueprint.names.name), SERVING_LABEL: "true"},
+            "annotations": blueprint.authority_annotations,
+        },
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
