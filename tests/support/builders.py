@@ -156,7 +156,9 @@ def with_answer(seen: Observation, member: str, answered: Answer | None) -> Obse
 
 
 def with_pod(seen: Observation, member: str, **changes: Any) -> Observation:
-    return with_object(seen, "pods", pod(member, **changes))
+    """The member's pod, changed as `pod` tells; its annotations stay unless they are given."""
+    annotations = seen.objects.pods[member]["metadata"]["annotations"]
+    return with_object(seen, "pods", pod(member, **{"annotations": annotations, **changes}))
 
 
 def down(seen: Observation, *members: str) -> Observation:
