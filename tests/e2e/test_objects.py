@@ -155,7 +155,7 @@ def test_it_is_put_right_when_it_is_changed(made: Etcd, plural: str, name: str) 
 def pointed_at(manifest: Manifest, pointer: str) -> Any:
     place: Any = manifest
     for part in pointer.split("/")[1:]:
-        place = place[int(part)] if isinstance(place, list) else place[part.replace("~1", "/")]
+        place = place[int(part)] if isinstance(place, list) else place.get(part.replace("~1", "/"))
     return place
 
 

@@ -112,3 +112,25 @@ def test_the_story_of_a_cluster_is_told_once(world: World) -> None:
     world.operator.restart()
     world.settle()
     assert len(world.operator.story) == told
+
+
+def test_an_object_that_the_api_server_rewrites_is_not_fought_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutating webhook has the last word; a person's edit has not."""
+    apply = world.store.apply
+
+    def rewrite(manifest: Manifest, *, status: bool = False) -> Manifest:
+        if manifest["kind"] == "PodDisruptionBudget":
+            manifest = {**manifest, "spec": {**manifest["spec"], "maxUnavailable": 2}}
+        return apply(manifest, status=status)
+
+    monkeypatch.setattr(world.store, "apply", rewrite)
+    world.settle()
+    assert [world.round() for _ in range(3)] == [[], [], []]
+    world.operator.restart()
+    assert "apply PodDisruptionBudget" in world.round()
+    world.settle()
+    world.edit("PodDisruptionBudget", "a", {"spec": {"maxUnavailable": 3}})
+    assert "apply PodDisruptionBudget" in world.round()
+    world.settle()

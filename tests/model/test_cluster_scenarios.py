@@ -312,3 +312,28 @@ def test_a_status_alone_is_enough_to_find_the_cluster_again(world: World, member
     world.settle()
     assert world.recorded == before
     assert has_directories(world) == 3
+
+
+def test_volumes_without_labels_are_found_before_anything_is_founded_beside_them(world: World) -> None:
+    """As after a restore of volumes from elsewhere, or a stray hand."""
+    world.apply(spec(3))
+    world.settle()
+    before = world.recorded
+    world.delete("EtcdCluster", "a")
+    for member in ("a-0", "a-1", "a-2"):
+        world.edit(CLAIM, f"data-{member}", {"metadata": {"labels": None}})
+    world.settle()
+    world.apply(spec(3))
+    world.settle()
+    assert world.recorded == before
+
+
+@pytest.mark.parametrize("name", ["a-peer-ca", "a-client-ca"])
+def test_an_authority_lost_while_founding_does_not_stop_it(world: World, name: str) -> None:
+    """A new one is made, and the members that trust the old one would never hear of it."""
+    world.kubernetes.nodes.unplaced.add("a-2")
+    world.apply(spec(3, tls=True))
+    go_on_until(world, lambda: len(world.etcd.processes) == 2)
+    world.operator.restart()
+    world.delete("Secret", name)
+    world.settle()

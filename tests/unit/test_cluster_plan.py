@@ -23,6 +23,7 @@ from support.builders import (
     claim,
     down,
     edited,
+    etcd_cluster,
     judged,
     leaderless,
     leaf_secret,
@@ -195,7 +196,7 @@ def stuck(seconds: float) -> Observation:
     started = (NOW - timedelta(seconds=seconds)).isoformat()
     for member, answered in seen.answers.items():
         seen = with_answer(seen, member, replace(leaderless(answered), members=None))
-        seen = with_pod(seen, member, state={"running": {"startedAt": started}}, annotations={})
+        seen = with_pod(seen, member, state={"running": {"startedAt": started}})
     return seen
 
 
@@ -206,13 +207,14 @@ def test_members_that_all_run_without_a_leader_start_over_after_a_while() -> Non
 
 def test_the_wait_counts_from_the_last_start() -> None:
     started = (NOW - timedelta(seconds=5)).isoformat()
-    seen = with_pod(stuck(300), "a-1", state={"running": {"startedAt": started}}, annotations={})
+    seen = with_pod(stuck(300), "a-1", state={"running": {"startedAt": started}})
     assert planned(seen).rule == "wait_for_bootstrap"
 
 
 def test_members_that_do_not_all_run_are_waited_for() -> None:
     assert planned(with_answer(stuck(300), "a-1", silent())).rule == "wait_for_bootstrap"
-    assert planned(with_answer(without(stuck(300), "pods", "a-1"), "a-1", None)).rule == "wait_for_bootstrap"
+    made = planned(with_answer(without(stuck(300), "pods", "a-1"), "a-1", None))
+    assert made.waiting == "Bootstrapping: 2 of 3 members answer"
 
 
 def crashed(seen: Observation, member: str, error: str) -> Observation:
@@ -299,7 +301,7 @@ def test_before_the_record_nobody_gets_in() -> None:
     seen = without(observation(recorded=False), "pods")
     for member in list(seen.answers):
         seen = with_answer(seen, member, None)
-    assert planned(seen).rule == "wait_for_bootstrap"
+    assert planned(seen).waiting == "Bootstrapping: 0 of 3 members answer"
 
 
 def test_pods_from_before_the_record_get_their_fuse_at_once() -> None:
@@ -436,3 +438,80 @@ def test_a_new_client_certificate_waits_for_its_authority() -> None:
 
 def _server(plan_: Any) -> Manifest:
     return leaf_secret(plan_, server_leaf(plan_))
+
+
+# --- a StatefulSet whose controller waits -----------------------------------------------------------------------------
+
+
+def degraded_for(seconds: int, *, nudged: int | None = None) -> Observation:
+    """a-1 has no pod since `seconds`, and the controller was last nudged `nudged` seconds ago."""
+    since = (NOW - timedelta(seconds=seconds)).isoformat()
+    condition = {"type": "Degraded", "status": "True", "reason": "MembersUnhealthy", "message": "a-1"}
+    seen = observation(status={"conditions": [{**condition, "lastTransitionTime": since}]})
+    if nudged is not None:
+        seen = annotated(seen, "stateful_sets", "a", nudged_at=(NOW - timedelta(seconds=nudged)).isoformat())
+    return with_answer(without(seen, "pods", "a-1"), "a-1", None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "nudged"),
+    [
+        pytest.param(degraded_for(2), False, id="its controller has just begun"),
+        pytest.param(degraded_for(3), True, id="it should have made the pod by now"),
+        pytest.param(degraded_for(600, nudged=700), True, id="an older nudge counts for nothing"),
+        pytest.param(degraded_for(6, nudged=2), False, id="it was nudged lately"),
+        pytest.param(degraded_for(50, nudged=15), False, id="later ones wait longer"),
+        pytest.param(degraded_for(50, nudged=17), True, id="half of what went before is long enough"),
+        pytest.param(degraded_for(3600, nudged=60), True, id="a minute is always enough"),
+    ],
+)
+def test_a_controller_that_does_not_make_a_pod_is_nudged_at_growing_intervals(seen: Observation, nudged: bool) -> None:
+    made = planned(seen)
+    assert annotated_by(made) == (["a"] if nudged else [])
+    assert made.waiting.startswith("Waiting for a-1: its pod is missing")
+
+
+def test_a_controller_is_not_nudged_before_the_status_tells_that_a_pod_is_missing() -> None:
+    assert planned(with_answer(without(observation(), "pods", "a-1"), "a-1", None)).rule == "wait_for_members"
+
+
+# --- pods that nobody makes -------------------------------------------------------------------------------------------
+
+
+def missing_for(seconds: float, *, nudged: float | None = None) -> Observation:
+    """A cluster that was told as degraded so many seconds ago, as the pod of a-1 is missing."""
+    since = (NOW - timedelta(seconds=seconds)).isoformat()
+    told = {"type": "Degraded", "status": "True", "reason": "x", "message": "x", "lastTransitionTime": since}
+    seen = observation()
+    status = {"bootstrap": seen.cluster.status.bootstrap, "conditions": [told]}
+    seen = replace(down(seen, "a-1"), cluster=etcd_cluster(status=status))
+    if nudged is None:
+        return seen
+    return annotated(seen, "stateful_sets", "a", nudged_at=(NOW - timedelta(seconds=nudged)).isoformat())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nudged", "nudges"),
+    [
+        (2, None, False),
+        (4, None, True),
+        (10, 2, False),
+        (10, 4, True),
+        (100, 20, False),
+        (100, 41, True),
+        (9000, 61, True),
+    ],
+)
+def test_the_controller_of_missing_pods_is_nudged_less_and_less_often(
+    seconds: float, nudged: float | None, nudges: bool
+) -> None:
+    made = planned(missing_for(seconds, nudged=nudged))
+    assert (made.rule == "nudge_the_controller_of_missing_pods") is nudges
+    assert annotated_by(made) == (["a"] if nudges else [])
+    assert made.waiting == "Waiting for a-1: its pod is missing"
+
+
+def test_nobody_is_nudged_about_pods_that_are_there() -> None:
+    seen = with_answer(missing_for(100), "a-1", silent())
+    seen = with_object(seen, "pods", observation().objects.pods["a-1"])
+    assert planned(seen).steps == ()

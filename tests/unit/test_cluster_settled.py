@@ -150,3 +150,13 @@ def test_a_status_alone_tells_incarnation_size_and_version() -> None:
     assert plan.members == ("a-0", "a-1", "a-2")
     assert plan.spec.version == "3.7.2"
     assert plan.bootstrapped
+
+
+def test_a_status_with_the_proof_alone_tells_how_many_founded() -> None:
+    seen = observation()
+    for kind in ("stateful_sets", "config_maps", "claims", "pods"):
+        seen = without(seen, kind)
+    for member in list(seen.answers):
+        seen = with_answer(seen, member, None)
+    for members in (1, 5):
+        assert judged(with_spec(seen, members=members)).blueprint.members == ("a-0", "a-1", "a-2")

@@ -121,7 +121,7 @@ def _working(judged: Judged, outcome: Outcome) -> Told | None:
     if not plan.steps and not plan.waiting:
         return None
     reason = "Reconciling" if judged.blueprint.bootstrapped else "Bootstrapping"
-    message = "; ".join(dict.fromkeys(step.reason for step in plan.steps)) if plan.steps else plan.waiting
+    message = plan.waiting or "; ".join(dict.fromkeys(step.reason for step in plan.steps))
     return _told("Progressing", "True", reason, message)
 
 

@@ -5,12 +5,14 @@ an EtcdCluster of the same name that is being deleted, is not touched.
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
+from etcd_operator.cluster.bootstrap_rules import wait_for_bootstrap
 from etcd_operator.cluster.certificates import access_due, due, secret_steps
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
-from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, volume_records
+from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources import names as n
@@ -20,6 +22,9 @@ from etcd_operator.resources.config_map import config_map
 from etcd_operator.resources.pod_disruption_budget import pod_disruption_budget
 from etcd_operator.resources.services import client_service, peer_service
 from etcd_operator.resources.stateful_set import stateful_set
+
+#: How long pods may be missing before the StatefulSet's controller is nudged, and the longest pause between two nudges.
+NUDGE_AT_LEAST, NUDGE_AT_MOST = timedelta(seconds=3), timedelta(minutes=1)
 
 
 def wait_when_paused(judged: Judged) -> Plan | None:
@@ -236,11 +241,11 @@ def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
     etcd reads its authorities only when it starts. Members that trust different peer authorities do not hear each
     other, and members that trust another client authority let nobody in: there is no service to protect, and one by
     one would only be slower. Only on etcd's own word: a quorum that is lost, or members that all refuse the
-    operator's certificate; silence proves nothing.
+    operator's certificate; silence proves nothing. Before the record there is nothing to protect at all.
     """
     plan, members = judged.blueprint, judged.membership
     refused = [m for m in members.members if m.answer and m.answer.error and m.answer.error.kind == "tls"]
-    if not plan.bootstrapped or not (members.quorum is Quorum.LOST or len(refused) == len(members.members)):
+    if plan.bootstrapped and members.quorum is not Quorum.LOST and len(refused) < len(members.members):
         return None
     trusted = plan.authority_annotations
     steps = tuple(
@@ -256,6 +261,45 @@ def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
         and any(annotations(member.pod).get(key) != value for key, value in trusted.items())
     )
     return Plan(steps=steps) if steps else None
+
+
+def nudge_the_controller_of_missing_pods(judged: Judged) -> Plan | None:
+    """Make Kubernetes look at the StatefulSet again when pods stay missing, at growing intervals.
+
+    Its controller backs off for up to 16 minutes while it cannot make a pod, and hears nothing when the cause goes
+    away: a quota that was raised, or a pod of the same name that a deleted StatefulSet left terminating (seen: five
+    minutes without a member). Any write to the StatefulSet ends the back-off.
+    """
+    live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
+    missing = [member.name for member in judged.membership.members if member.pod is None]
+    since = _missing_since(judged, live) if live is not None and missing else None
+    if live is None or since is None:
+        return None
+    nudged_at = annotations(live).get(n.NUDGED_AT)
+    last = max(since, datetime.fromisoformat(nudged_at)) if nudged_at else since
+    if judged.seen.at - last < min(max((last - since) / 2, NUDGE_AT_LEAST), NUDGE_AT_MOST):
+        return None
+    step = Annotate(
+        kind="StatefulSet",
+        name=live["metadata"]["name"],
+        uid=live["metadata"]["uid"],
+        annotations=((n.NUDGED_AT, timestamp(judged.seen.at)),),
+        reason=f"{', '.join(missing)}: no pod was made",
+    )
+    told = wait_for_members(judged) if judged.blueprint.bootstrapped else wait_for_bootstrap(judged)
+    return Plan(steps=(step,), waiting=told.waiting if told else "")
+
+
+def _missing_since(judged: Judged, live: n.Manifest) -> datetime | None:
+    """Since when the StatefulSet could have made its pods, or the cluster is told as degraded; `None`: just now."""
+    created = datetime.fromisoformat(live["metadata"]["creationTimestamp"])
+    if not judged.blueprint.bootstrapped:
+        return created
+    status = judged.seen.cluster.status
+    for condition in status.conditions if status else ():
+        if condition.type == "Degraded" and condition.status == "True":
+            return max(created, condition.last_transition_time)
+    return None
 
 
 def wait_for_members(judged: Judged) -> Plan | None:

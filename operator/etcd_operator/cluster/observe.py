@@ -31,7 +31,7 @@ from etcd_operator.kube.resources import (
     SERVICES,
     STATEFULSETS,
 )
-from etcd_operator.resources.names import CLIENT_PORT, CLUSTER_LABEL, Manifest, Names
+from etcd_operator.resources.names import CLIENT_PORT, CLUSTER_LABEL, MOST_MEMBERS, Manifest, Names
 from etcd_operator.resources.secrets import content
 
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
@@ -121,8 +121,13 @@ class Observer:
         return {manifest["metadata"]["name"]: manifest for manifest in found}
 
     async def _with_unlabelled_claims(self, names: Names, objects: Objects) -> Objects:
-        """Claims that pods use although they carry no label of ours: made by hand, or for an older cluster."""
-        missing = [claim for pod in objects.pods if (claim := names.claim(pod)) not in objects.claims]
+        """Claims without our label, put back or stripped by hand: those of pods, and those that a founding would take.
+
+        Nothing may be founded beside kept data, so before that every claim that a member could have is looked up.
+        """
+        founded = names.config_map in objects.config_maps or names.stateful_set in objects.stateful_sets
+        members = objects.pods if founded else {*objects.pods, *names.members(MOST_MEMBERS)}
+        missing = sorted({names.claim(member) for member in members} - objects.claims.keys())
         if not missing:
             return objects
         found = await asyncio.gather(*(self._kube.get(PVCS, names.namespace, claim) for claim in missing))

@@ -16,6 +16,7 @@ from etcd_operator.cluster.records import Proof, VolumeRecord, foundation, recor
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import check_extra
 from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.names import MOST_MEMBERS
 from etcd_operator.resources.overlay import overlay_problems
 from etcd_operator.resources.secrets import content
 
@@ -120,8 +121,27 @@ def _adopted_spec(seen: Observation, records: Mapping[str, VolumeRecord]) -> Etc
 def _last_seen_spec(seen: Observation) -> EtcdClusterSpec:
     """The user's spec, but the size and version that the status tells: nothing else survived the first minute."""
     status, wanted = seen.cluster.status, seen.cluster.spec
-    size, version = len(status.members) or wanted.members, status.version or wanted.version
-    return wanted.model_copy(update={"members": size, "version": version})
+    size = len(status.members) or _founders(seen) or wanted.members
+    return wanted.model_copy(update={"members": size, "version": status.version or wanted.version})
+
+
+def _founders(seen: Observation) -> int:
+    """How many members founded the etcd that the status has the proof of, by its cluster ID; 0 where none fits."""
+    told = seen.cluster.status.bootstrap
+    if told is None:
+        return 0
+    for size in range(1, MOST_MEMBERS + 1):
+        founded = Blueprint(
+            names=seen.names,
+            uid=seen.cluster.metadata.uid,
+            spec=seen.cluster.spec,
+            applied_spec="",
+            members=seen.names.members(size),
+            incarnation=told.incarnation,
+        )
+        if founded.founding_id == told.cluster_id:
+            return size
+    return 0
 
 
 def _listed_members(seen: Observation, cluster_id: str) -> set[str]:

@@ -34,6 +34,8 @@ TLS_MODES = f"{GROUP}/tls"
 #: On pods: the cluster ID that was proved when the fuse files were written; setting it makes the kubelet refresh them.
 #: Not in the pod template, whose every change would make the pods that run outdated.
 FILES_REFRESHED = f"{GROUP}/files-refreshed"
+#: On the StatefulSet: when its controller was last made to look at it again.
+NUDGED_AT = f"{GROUP}/nudged-at"
 #: On pods: a digest of the authorities that their etcd trusts, which it reads only when it starts.
 PEER_AUTHORITY = f"{GROUP}/peer-authority"
 CLIENT_AUTHORITY = f"{GROUP}/client-authority"
