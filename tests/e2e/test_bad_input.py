@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devtools import environment
-from e2e.support import SMALL, Cluster, Etcd, Manifest, fresh_namespace, sentence
+from e2e.support import SMALL, Cluster, Etcd, Manifest, fresh_namespace, sentence, stretch
 
 #: Seconds within which a mistake is told.
 TOLD = 15.0
@@ -118,11 +118,12 @@ def mistakes(namespace: str) -> dict[str, Mistake]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
-    """All mistakes as they were told: seconds from `kubectl apply`, and the sentence."""
+    """All mistakes as they were told: seconds from `kubectl apply`, and the sentence; `stretched` as in `stretch()`."""
 
     etcds: dict[str, Etcd]
     mistakes: dict[str, Mistake]
     told: dict[str, tuple[float, str]]
+    stretched: float
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +136,13 @@ def made(installed: Cluster) -> Iterator[Made]:
         installed.apply(*manifests)
         started = time.monotonic()
         told: dict[str, tuple[float, str]] = {}
-        for seen in installed.snapshots("etcdclusters", namespace, timeout=2 * TOLD):
+        for seen in installed.snapshots("etcdclusters", namespace, timeout=2 * TOLD * stretch()):
             for name, etcd in seen.items():
                 if name not in told and (words := sentence(etcd, *wrong[name].told)):
                     told[name] = (time.monotonic() - started, words)
             if len(told) == len(wrong):
                 break
-        yield Made(etcds=etcds, mistakes=wrong, told=told)
+        yield Made(etcds=etcds, mistakes=wrong, told=told, stretched=stretch())
         installed.delete("storageclasses", None, namespace)
 
 
@@ -152,7 +153,7 @@ def base() -> dict[str, Any]:
 @pytest.mark.parametrize("name", mistakes("any"))
 def test_it_is_told_with_the_object_and_the_reason(made: Made, name: str) -> None:
     assert name in made.told, made.etcds[name].status().get("conditions")
-    assert made.told[name][0] <= TOLD
+    assert made.told[name][0] <= TOLD * made.stretched
     assert made.etcds[name].condition("Available").get("status") == "False"
 
 
@@ -167,7 +168,7 @@ def corrected(made: Made) -> dict[str, Manifest]:
             etcd.apply(members=1)
     some = next(iter(made.etcds.values()))
     seen: dict[str, Manifest] = {}
-    for seen in some.cluster.snapshots("etcdclusters", some.namespace, timeout=HEALED):
+    for seen in some.cluster.snapshots("etcdclusters", some.namespace, timeout=HEALED * stretch()):
         if all(map(environment.is_available, seen.values())):
             break
     return {name: etcd for name, etcd in seen.items() if environment.is_available(etcd)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +24,14 @@ class HandClock:
     def __init__(self) -> None:
         self._now = 100.0
         self._timers: list[tuple[float, int, _Timer]] = []
+        self._order = itertools.count()
 
     def time(self) -> float:
         return self._now
 
     def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
         timer = _Timer(callback, args)
-        heapq.heappush(self._timers, (self._now + delay, len(self._timers) + int(self._now * 1e6), timer))
+        heapq.heappush(self._timers, (self._now + delay, next(self._order), timer))
         return timer  # type: ignore[return-value]
 
     def turn(self, seconds: float) -> None:
