@@ -231,7 +231,13 @@ class Etcd:
             self.cluster.apply(lasting_pod(self.name), namespace=self.namespace)
         self.cluster.wait_for_one(is_ready_pod, "pods", self.namespace, pod, timeout=60, what=f"{pod} ready")
         exec_ = ["-n", self.namespace, "exec", *([] if stdin is None else ["-i"]), pod, "--", "etcdctl"]
-        return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
+        try:
+            return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
+        except KubectlError as error:
+            if "closed all streams" not in str(error):
+                raise
+            # kubectl's own connection broke, which says nothing of etcd; all that is asked here may be asked twice.
+            return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
 
     def put(self, key: str, value: str) -> None:
         """Write a key. Raises KubectlError when etcd did not acknowledge it."""

@@ -328,12 +328,31 @@ def test_volumes_without_labels_are_found_before_anything_is_founded_beside_them
     assert world.recorded == before
 
 
-@pytest.mark.parametrize("name", ["a-peer-ca", "a-client-ca"])
-def test_an_authority_lost_while_founding_does_not_stop_it(world: World, name: str) -> None:
+@pytest.mark.parametrize("gone", [["a-peer-ca", "a-peer"], ["a-client-ca", "a-server"]])
+@pytest.mark.parametrize("running", [2, 3])
+def test_an_authority_lost_while_founding_does_not_stop_it(world: World, gone: list[str], running: int) -> None:
     """A new one is made, and the members that trust the old one would never hear of it."""
-    world.kubernetes.nodes.unplaced.add("a-2")
+    world.kubernetes.nodes.unplaced |= {"a-2"} if running == 2 else set()
     world.apply(spec(3, tls=True))
-    go_on_until(world, lambda: len(world.etcd.processes) == 2)
+    go_on_until(world, lambda: len(world.etcd.processes) == running)
     world.operator.restart()
-    world.delete("Secret", name)
+    for name in gone:
+        world.delete("Secret", name)
     world.settle()
+
+
+def test_pods_of_an_old_stateful_set_that_take_the_new_files_are_not_recorded_with_it(world: World) -> None:
+    """They waited for the ConfigMap, and found anew what their StatefulSet was not made for; it is replaced first."""
+    world.kubernetes.nodes.unplaced.add("a-0")
+    world.apply(spec(1))
+    for _ in range(6):
+        world.round()
+        world.tick()
+    world.apply(spec(1, storage={"size": "9Gi"}))
+    world.round()
+    world.kubernetes.nodes.unplaced.clear()
+    world.tick()
+    assert list(world.etcd.processes) == ["a-0"]
+    world.settle()
+    template = (world.store.get("StatefulSet", "a") or {})["spec"]["volumeClaimTemplates"][0]
+    assert template["spec"]["resources"]["requests"]["storage"] == "9Gi"

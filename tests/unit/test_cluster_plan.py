@@ -176,6 +176,12 @@ def test_what_answers_from_a_bootstrap_that_was_given_up_is_never_recorded() -> 
     assert deleted(made) == ["Pod a-0", "Pod a-1", "Pod a-2"]
 
 
+def test_nothing_is_recorded_while_the_stateful_set_is_of_a_bootstrap_that_was_given_up() -> None:
+    """Its pods may have taken the new files, yet it was made from another spec and cannot become what is wanted."""
+    seen = annotated(observation(recorded=False), "stateful_sets", "a", incarnation="zeroth")
+    assert deleted(planned(seen)) == ["StatefulSet a"]
+
+
 def test_a_change_before_the_record_starts_over() -> None:
     seen = with_spec(answering(observation(recorded=False), listed=member_list(NEW, unpublished=["a-2"])), members=5)
     made = planned(seen)
@@ -515,3 +521,33 @@ def test_nobody_is_nudged_about_pods_that_are_there() -> None:
     seen = with_answer(missing_for(100), "a-1", silent())
     seen = with_object(seen, "pods", observation().objects.pods["a-1"])
     assert planned(seen).steps == ()
+
+
+# --- authorities that were made anew ----------------------------------------------------------------------------------
+
+
+def refusing(*members: str) -> Observation:
+    """These trust a client authority that is gone, and refuse whoever has a certificate of the new one."""
+    seen = observation()
+    for member in members:
+        seen = with_answer(annotated(seen, "pods", member, client_authority="another"), member, silent("tls"))
+    return seen
+
+
+def test_members_that_all_refuse_the_operator_are_restarted_at_once() -> None:
+    assert deleted(planned(refusing("a-0", "a-1", "a-2"))) == ["Pod a-0", "Pod a-1", "Pod a-2"]
+
+
+def test_where_only_some_refuse_the_operator_they_are_restarted_one_by_one() -> None:
+    assert deleted(planned(refusing("a-1", "a-2"))) == ["Pod a-1"]
+
+
+@pytest.mark.parametrize("other", ["a-0", "a-2"])
+def test_none_of_them_is_restarted_while_another_member_is_not_ready(other: str) -> None:
+    assert deleted(planned(with_pod(refusing("a-1", "a-2"), other, ready=False))) == []
+    assert deleted(planned(with_pod(refusing("a-1", "a-2"), other, deletionTimestamp=RECORDED))) == []
+
+
+def test_a_member_that_trusts_the_authority_of_now_is_not_restarted_for_refusing() -> None:
+    """The certificate that it shows may lag behind; a restart would not make it come sooner."""
+    assert deleted(planned(with_answer(observation(), "a-1", silent("tls")))) == []

@@ -44,8 +44,9 @@ def record_bootstrap(judged: Judged) -> Plan | None:
     if published != set(plan.members) or len(members.list.members) != len(plan.members):
         return None
     cluster_id = hex_id(members.list.cluster_id)
-    if cluster_id != plan.founding_id:
-        return None  # what answers is a bootstrap that was given up
+    live = judged.seen.objects.stateful_sets.get(plan.names.stateful_set)
+    if cluster_id != plan.founding_id or annotations(live).get(INCARNATION) != plan.incarnation:
+        return None  # what answers, or what runs it, is of a bootstrap that was given up
     step = RecordBootstrap(
         cluster_id=cluster_id,
         incarnation=plan.incarnation,

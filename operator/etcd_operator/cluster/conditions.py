@@ -5,6 +5,7 @@ that it changes only when something happened.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 from etcd_operator.cluster.certificates import lost_authorities
@@ -12,6 +13,9 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
+
+#: How long members may take to come up on kept volumes before a missing quorum is told as a lost one.
+START = timedelta(seconds=60)
 
 Status = Literal["True", "False", "Unknown"]
 
@@ -37,6 +41,8 @@ class Outcome:
 def available(judged: Judged) -> Told:
     """Whether clients can write now."""
     members = judged.membership
+    if judged.problems and not judged.founded:
+        return _told("Available", "False", "InvalidSpec", "nothing is made until the spec is corrected")
     if not judged.blueprint.bootstrapped:
         message = (
             f"{members.answering} of {len(members.members)} members answer; clients get access when all have joined"
@@ -44,13 +50,16 @@ def available(judged: Judged) -> Told:
         return _told("Available", "False", "Bootstrapping", message)
     if missing := _missing_access(judged):
         reason = "AccessMissing" if judged.published else "Publishing"
-        return _told(
-            "Available", "False", reason, f"etcd has a quorum; {' and '.join(missing)} for clients are being made"
-        )
+        message = f"etcd has a quorum; what clients need is being made: {' and '.join(missing)}"
+        return _told("Available", "False", reason, message)
+    if _is_starting(judged):
+        message = f"{members.answering} of {len(members.members)} members answer; they start on volumes that were kept"
+        return _told("Available", "False", "Starting", message)
     match members.quorum:
         case Quorum.HEALTHY:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
-            message = f"{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
+            proved = "" if len(members.healthy) >= members.needed else f"a quorum serves {members.healthy[0].name}; "
+            message = f"{proved}{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
             return _told("Available", "True", "QuorumHealthy", message)
         case Quorum.UNKNOWN:
             silent = "; ".join(f"{member.name}: {member.why}" for member in members.ailing)
@@ -58,6 +67,14 @@ def available(judged: Judged) -> Told:
             return _told("Available", "Unknown", reason, f"not known whether clients can write: {silent}")
         case Quorum.LOST:
             return _told("Available", "False", "QuorumLost", _lost(members.ailing, members.needed, members.voter_count))
+
+
+def _is_starting(judged: Judged) -> bool:
+    """Whether members that clients have not been let in to yet come up for the first time, on kept volumes."""
+    made = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
+    if judged.published or judged.membership.quorum is Quorum.HEALTHY:
+        return False
+    return made is None or judged.seen.at - datetime.fromisoformat(made["metadata"]["creationTimestamp"]) < START
 
 
 def _missing_access(judged: Judged) -> list[str]:
@@ -162,7 +179,11 @@ def degraded(judged: Judged) -> Told:
         trouble = first_trouble(judged)
         if trouble:
             return _told("Degraded", "True", trouble.reason, trouble.message)
+        if judged.problems and not judged.founded:
+            return _told("Degraded", "True", "InvalidSpec", "; ".join(judged.problems))
         return _told("Degraded", "False", "Bootstrapping", "the cluster is being made")
+    if _is_starting(judged) and not first_trouble(judged):
+        return _told("Degraded", "False", "Starting", "the members are starting")
     if lost := lost_authorities(judged.seen, judged.blueprint):
         message = (
             f"Secret {', '.join(lost)} was deleted or replaced: certificates are valid but cannot be renewed; "
@@ -174,7 +195,11 @@ def degraded(judged: Judged) -> Told:
         return _told("Degraded", "True", "MembersUnhealthy", message)
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)
-    return _told("Degraded", "False", "AllHealthy", f"all {len(judged.membership.members)} members are healthy")
+    return _told("Degraded", "False", "AllHealthy", _all_healthy(len(judged.membership.members)))
+
+
+def _all_healthy(count: int) -> str:
+    return "the one member is healthy" if count == 1 else f"all {count} members are healthy"
 
 
 def first_trouble(judged: Judged) -> Trouble | None:
@@ -202,6 +227,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
     if not judged.blueprint.bootstrapped:
         return _shortened(told.message if told.status == "False" else outcome.plan.waiting or "Creating")
     down = ", ".join(member.name for member in members.ailing)
+    if _is_starting(judged):
+        return f"Starting on kept volumes: {members.answering} of {len(members.members)} members answer"
     match members.quorum:
         case Quorum.LOST:
             silent = ", ".join(m.name for m in members.ailing if m.answer is None or m.answer.status is None)

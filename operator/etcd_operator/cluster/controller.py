@@ -13,6 +13,7 @@ from etcd_operator.api import EtcdClusterStatus
 from etcd_operator.cluster.act import Accepted, NameTakenError, act, status_manifest
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.members import Quorum
 from etcd_operator.cluster.observe import Observer, Picture
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import has_changed, status
@@ -20,7 +21,8 @@ from etcd_operator.cluster.steps import Plan, Step
 from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
 from etcd_operator.cluster.trouble import Trouble, is_running
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.kube import EventRecorder, Forbidden, Kube, KubeError, NotFound
+from etcd_operator.etcd.model import Answer
+from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Kube, KubeError, NotFound
 from etcd_operator.kube.domain import cluster_domain
 from etcd_operator.kube.errors import Fenced
 from etcd_operator.pki import PKIError
@@ -88,7 +90,9 @@ class EtcdClusterController:
             picture = await self._look(key)
             if picture is None:
                 return self._forget(key)
-            judged, decided = await self._judge(key, picture)
+            # Kubernetes may have changed meanwhile; what the members just said has not: to ask a silent one again would
+            # only tell of it later.
+            judged, decided = await self._judge(key, picture, judged.seen.answers)
         return await self._carry_out(key, picture, judged, decided)
 
     async def _carry_out(self, key: Key, picture: Picture, judged: Judged, decided: Plan) -> Result:
@@ -102,6 +106,10 @@ class EtcdClusterController:
                 await act(self._kube, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
             except Fenced:
                 raise
+            except Conflict as error:
+                log.info("cluster.conflict", error=str(error))  # somebody was faster: look again
+                self._pictures[key] = (0.0, self._pictures[key][1])
+                return Result(requeue_after=SOON)
             except (NameTakenError, PKIError, KubeError) as error:
                 if isinstance(error, Forbidden) and error.namespace_terminating:
                     # The EtcdCluster goes with its namespace; what was taken away before it is not to be put back.
@@ -113,8 +121,10 @@ class EtcdClusterController:
             raise failure
         return self._next_look(key, judged, decided)
 
-    async def _judge(self, key: Key, picture: Picture) -> tuple[Judged, Plan]:
-        seen = await self._observer.observation(picture, self._accepted.get(key, {}))
+    async def _judge(
+        self, key: Key, picture: Picture, answers: Mapping[str, Answer] | None = None
+    ) -> tuple[Judged, Plan]:
+        seen = await self._observer.observation(picture, self._accepted.get(key, {}), answers)
         judged = Judged.of(seen)
         return judged, plan(judged)
 
@@ -177,7 +187,8 @@ class EtcdClusterController:
             return
         self._quiet_since.pop(key, None)
         self._tell(picture, tales_of_status(picture.cluster.status, new))
-        log.info("cluster.status", summary=new.summary, quorum=new.quorum)
+        well = judged.membership.quorum is Quorum.HEALTHY or not judged.published
+        (log.info if well else log.warning)("cluster.status", summary=new.summary, quorum=new.quorum)
         self._pictures[key] = (self._pictures[key][0], picture.with_raw(raw))
 
     def _tell(self, picture: Picture, tales: list[Tale]) -> None:

@@ -12,6 +12,9 @@ from etcd_operator.cluster.records import Proof, foundation, proof
 from etcd_operator.cluster.settled import blueprint, pending, problems
 from etcd_operator.resources.blueprint import Blueprint
 
+#: Reasons of the condition Available that are told before clients were ever let in.
+BEFORE_ACCESS = {"Bootstrapping", "Publishing", "Starting", "InvalidSpec"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
@@ -49,4 +52,4 @@ class Judged:
 
 def _was_published(seen: Observation) -> bool:
     standing = seen.cluster.status.conditions if seen.cluster.status else ()
-    return any(each.type == "Available" and each.reason not in {"Bootstrapping", "Publishing"} for each in standing)
+    return any(each.type == "Available" and each.reason not in BEFORE_ACCESS for each in standing)

@@ -14,6 +14,7 @@ from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
 from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
+from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources import names as n
 from etcd_operator.resources.blueprint import Blueprint, owner_reference
@@ -231,7 +232,7 @@ def _owners(judged: Judged, claim: n.Manifest, owners: list[n.Manifest]) -> SetO
         uid=metadata["uid"],
         owners=tuple(tuple(owner.items()) for owner in owners),
         resource_version=metadata["resourceVersion"],
-        reason=f"spec.storage.deletionPolicy is {judged.blueprint.spec.storage.deletion_policy}",
+        reason=f"its fate follows spec.storage.deletionPolicy: {judged.blueprint.spec.storage.deletion_policy}",
     )
 
 
@@ -247,20 +248,37 @@ def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
     refused = [m for m in members.members if m.answer and m.answer.error and m.answer.error.kind == "tls"]
     if plan.bootstrapped and members.quorum is not Quorum.LOST and len(refused) < len(members.members):
         return None
-    trusted = plan.authority_annotations
-    steps = tuple(
+    steps = _restarts_for_trust(judged, members.members)
+    return Plan(steps=steps) if steps else None
+
+
+def restart_next_member_that_refuses_the_operator(judged: Judged) -> Plan | None:
+    """Restart one member that still trusts a client authority that is gone, where others trust the new one already.
+
+    Only while the kubelet finds every other member ready, which is a linearizable read: its quorum does without one.
+    """
+    members = judged.membership.members
+    refused = [m for m in members if m.answer and m.answer.error and m.answer.error.kind == "tls"]
+    steps = _restarts_for_trust(judged, refused)[:1]
+    others = [member.pod for member in members if [member.name] != [step.name for step in steps]]
+    ready = all(pod and is_ready(pod) and not is_terminating(pod) for pod in others)
+    return Plan(steps=steps) if steps and ready else None
+
+
+def _restarts_for_trust(judged: Judged, members: Iterable[SeenMember]) -> tuple[Delete, ...]:
+    trusted = judged.blueprint.authority_annotations
+    return tuple(
         Delete(
             kind="Pod",
             name=member.name,
             uid=member.pod["metadata"]["uid"],
             reason="it trusts a certificate authority that no longer exists",
         )
-        for member in members.members
+        for member in members
         if member.pod is not None
         and not is_terminating(member.pod)
         and any(annotations(member.pod).get(key) != value for key, value in trusted.items())
     )
-    return Plan(steps=steps) if steps else None
 
 
 def nudge_the_controller_of_missing_pods(judged: Judged) -> Plan | None:

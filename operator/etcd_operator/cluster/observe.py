@@ -86,8 +86,13 @@ class Observer:
             remembered=_remembered(raw, names, objects, before),
         )
 
-    async def observation(self, picture: Picture, accepted: Mapping[tuple[str, str], tuple[str, str]]) -> Observation:
-        """The picture together with what the members answer now."""
+    async def observation(
+        self,
+        picture: Picture,
+        accepted: Mapping[tuple[str, str], tuple[str, str]],
+        answers: Mapping[str, Answer] | None = None,
+    ) -> Observation:
+        """The picture together with what the members answer now, or with `answers` that they gave a moment ago."""
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
         return Observation(
@@ -95,7 +100,7 @@ class Observer:
             cluster=picture.cluster,
             names=names,
             objects=picture.objects,
-            answers=await self._answers(picture, names, now),
+            answers=await self._answers(picture, names, now) if answers is None else answers,
             complaints=picture.complaints,
             remembered=picture.remembered,
             accepted=accepted,

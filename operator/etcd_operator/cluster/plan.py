@@ -32,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     object_rules.shield_from_foreign_members,
     object_rules.publish_access,
     object_rules.restart_members_of_a_lost_authority,
+    object_rules.restart_next_member_that_refuses_the_operator,
     object_rules.nudge_the_controller_of_missing_pods,
     bootstrap_rules.wait_for_bootstrap,
     object_rules.wait_for_members,

@@ -67,7 +67,7 @@ def _told(old: Condition | None, new: Condition) -> Tale | None:
         case "Available", "True":
             return Tale(type="Normal", reason="Available", message=new.message)
         case "Available", _:
-            begins = old is None or new.reason in {"Bootstrapping", "Publishing"}
+            begins = old is None or new.reason in {"Bootstrapping", "Publishing", "Starting"}
             return Tale(type="Normal" if begins else "Warning", reason=new.reason, message=new.message)
         case "Degraded", "True":
             return Tale(type="Warning", reason=new.reason, message=new.message)
