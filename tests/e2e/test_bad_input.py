@@ -153,7 +153,8 @@ def base() -> dict[str, Any]:
 @pytest.mark.parametrize("name", mistakes("any"))
 def test_it_is_told_with_the_object_and_the_reason(made: Made, name: str) -> None:
     assert name in made.told, made.etcds[name].status().get("conditions")
-    assert made.told[name][0] <= TOLD * made.stretched
+    # Twice the time of a mistake made alone: a dozen pods start at once, and on two cores they wait for each other.
+    assert made.told[name][0] <= 2 * TOLD * made.stretched
     assert made.etcds[name].condition("Available").get("status") == "False"
 
 
