@@ -264,11 +264,13 @@ def test_after_the_record_nothing_is_ever_founded_again() -> None:
 # --- the record spreads, then clients get in --------------------------------------------------------------------------
 
 
-def test_the_record_turns_files_into_fuses_before_anything_else() -> None:
-    """Right after the record: the status knows, nothing else does."""
+def test_the_record_is_told_to_the_volumes_first_and_then_turns_files_into_fuses() -> None:
+    """Right after the record: the status knows, nothing else does. The volumes outlive all else that can be deleted."""
     seen = observation(recorded=False)
     seen = replace(seen, cluster=observation().cluster)
     made = planned(seen)
+    assert (made.rule, annotated_by(made)) == ("record_volumes", ["data-a-0", "data-a-1", "data-a-2"])
+    made = planned(replace(seen, objects=replace(seen.objects, claims=observation().objects.claims)))
     assert applied(made) == ["ConfigMap a-config"]
     step = made.steps[0]
     assert isinstance(step, Apply)
@@ -400,9 +402,8 @@ def test_volumes_are_released_even_while_paused() -> None:
 
 
 def test_a_volume_with_another_clusters_data_is_never_owned() -> None:
-    seen = annotated(
-        with_spec(observation(), storage={"deletionPolicy": "Delete"}), "claims", "data-a-1", cluster_id="beef"
-    )
+    seen = with_spec(down(observation(), "a-1"), storage={"deletionPolicy": "Delete"})
+    seen = annotated(seen, "claims", "data-a-1", cluster_id="beef")
     assert [step.claim for step in planned(seen).steps if isinstance(step, SetOwner)] == ["data-a-0", "data-a-2"]
 
 
