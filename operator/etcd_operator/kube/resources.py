@@ -52,25 +52,16 @@ def _own(kind: str, plural: str) -> Resource:
 
 CONFIGMAPS = _core("ConfigMap", "configmaps")
 EVENTS = _core("Event", "events")
-NAMESPACES = _core("Namespace", "namespaces", namespaced=False)
 NODES = _core("Node", "nodes", namespaced=False)
 PODS = _core("Pod", "pods")
 PVCS = _core("PersistentVolumeClaim", "persistentvolumeclaims")
 PVS = _core("PersistentVolume", "persistentvolumes", namespaced=False)
 SECRETS = _core("Secret", "secrets")
-SERVICEACCOUNTS = _core("ServiceAccount", "serviceaccounts")
 SERVICES = _core("Service", "services")
 
-DEPLOYMENTS = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")
-ENDPOINTSLICES = Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice")
-JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
-NETWORKPOLICIES = Resource(group="networking.k8s.io", version="v1", plural="networkpolicies", kind="NetworkPolicy")
 PDBS = Resource(group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget")
 STATEFULSETS = Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet")
-STORAGECLASSES = Resource(
-    group="storage.k8s.io", version="v1", plural="storageclasses", kind="StorageClass", namespaced=False
-)
 CRDS = Resource(
     group="apiextensions.k8s.io",
     version="v1",
