@@ -216,7 +216,8 @@ async def test_a_full_quota_is_an_alarm_that_can_be_disarmed(tmp_path: Path) -> 
 
 
 async def fill(opened: Lab, endpoint: Endpoint) -> None:
-    for number in range(10):
+    """Write until etcd refuses. It learns of its size only when it commits, each 100 ms: a dozen writes may slip by."""
+    for number in range(200):
         await opened.client.put(endpoint, b"k%d" % number, b"v" * 1024 * 1024)
 
 

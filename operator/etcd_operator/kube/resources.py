@@ -52,6 +52,7 @@ def _own(kind: str, plural: str) -> Resource:
 
 CONFIGMAPS = _core("ConfigMap", "configmaps")
 EVENTS = _core("Event", "events")
+NAMESPACES = _core("Namespace", "namespaces", namespaced=False)
 NODES = _core("Node", "nodes", namespaced=False)
 PODS = _core("Pod", "pods")
 PVCS = _core("PersistentVolumeClaim", "persistentvolumeclaims")
