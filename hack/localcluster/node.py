@@ -28,6 +28,8 @@ from localcluster.state import ClusterState
 START_TIMEOUT = 60.0
 #: Seconds for all processes of a node to be gone after the first was killed.
 STOP_TIMEOUT = 30.0
+#: A flag of a process that exits (include/linux/sched.h).
+PF_EXITING = 0x4
 
 CONTAINERD_TOML = """\
 version = 3
@@ -114,13 +116,19 @@ def nodes_of(cluster: ClusterState) -> list[Node]:
 def running_pid(node: Node) -> int | None:
     """Process ID of the node's first process; None when the node does not run.
 
-    Process IDs are reused, so the record holds the boot and the process's start time too.
+    Process IDs are reused, so the record holds the boot and the process's start time too. One that was killed takes a
+    moment to die, with all that runs in it: that is waited for.
     """
     try:
         record = json.loads((node.folder / "process.json").read_text())
     except FileNotFoundError:
         return None
-    return record["pid"] if record == _process_record(record["pid"]) else None
+    if record != _process_record(record["pid"]):
+        return None
+    if _is_dying(record["pid"]):
+        _kill(record["pid"], node)
+        return None
+    return int(record["pid"])
 
 
 def start(node: Node, programs: Path) -> None:
@@ -246,6 +254,18 @@ def _kill(pid: int, node: Node) -> None:
                 raise ClusterError(f"processes of node {node.name} do not end within {STOP_TIMEOUT:.0f} s")
         finally:
             os.close(handle)
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether a process exits, or was sent SIGKILL and has not noticed yet."""
+    try:
+        flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    killed = 1 << (signal.SIGKILL - 1)
+    return bool(flags & PF_EXITING) or any(signals & killed for signals in pending)
 
 
 def _process_record(pid: int) -> dict[str, int | str] | None:
