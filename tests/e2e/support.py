@@ -4,21 +4,24 @@ Waiting goes through watches (`devtools.kube.Cluster`); nothing here sleeps or p
 mounts the client Secret (docs/etcdctl.yaml), so every read also proves the Secret and the Service.
 """
 
+import asyncio
 import base64
 import json
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from devtools import environment, kube
 from devtools.kube import Cluster, KubectlError, Manifest, Snapshot, Timeout, condition_of, is_ready_pod, is_true
 from devtools.project import OPERATOR
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.model import Endpoint, TLSIdentity
 
 __all__ = [
     "OPERATOR",
@@ -40,6 +43,7 @@ __all__ = [
     "unhealthy",
 ]
 
+T = TypeVar("T")
 #: What selects the operator's own pods.
 OPERATOR_PODS = f"app.kubernetes.io/name={OPERATOR}"
 
@@ -107,6 +111,10 @@ class Etcd:
         patched: Manifest = response.json()
         return patched
 
+    def scale(self, members: int) -> None:
+        """`kubectl scale` the EtcdCluster."""
+        self.cluster.kubectl("-n", self.namespace, "scale", f"etcd/{self.name}", f"--replicas={members}")
+
     def delete(self, *, wait: bool = True) -> None:
         """Delete the EtcdCluster; with `wait`, until its pods are gone too."""
         self.cluster.delete("etcdclusters", self.namespace, self.name)
@@ -162,7 +170,32 @@ class Etcd:
             if event["involvedObject"].get("name") == self.name and event["involvedObject"]["kind"] == "EtcdCluster"
         }
 
+    def wait_event(self, reason: str, *words: str, timeout: float = 60.0) -> None:
+        """Wait for an event about it of that reason whose message has all the words. Raises Timeout."""
+        self.cluster.wait_for(
+            lambda events: any(all(word in event["message"] for word in words) for event in events.values()),
+            "events",
+            self.namespace,
+            fields=f"involvedObject.kind=EtcdCluster,involvedObject.name={self.name},reason={reason}",
+            what=f"event {reason}: {words}",
+            timeout=timeout * stretch(),
+        )
+
+    def wait_settled(self, *, timeout: float = AVAILABLE_TIMEOUT) -> Manifest:
+        """The EtcdCluster as soon as it is as its spec asks, with every member healthy. Raises Timeout."""
+        return self.wait(
+            lambda seen: environment.is_available(seen) and bool(sentence(seen, "AsSpecified")),
+            what=f"{self.name} as specified",
+            timeout=timeout,
+        )
+
     # --- its parts
+
+    def stateful_set(self) -> Manifest:
+        """Its StatefulSet now. Raises AssertionError where there is none."""
+        found = self.cluster.get("statefulsets", self.namespace, self.name)
+        assert found is not None, f"no StatefulSet {self.name}"
+        return found
 
     def pods(self) -> dict[str, Manifest]:
         """Its members' pods now, by name."""
@@ -239,6 +272,22 @@ class Etcd:
             # kubectl's own connection broke, which says nothing of etcd; all that is asked here may be asked twice.
             return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
 
+    def endpoint(self, address: str) -> Endpoint:
+        """A member by its pod's address, as a client with the client Secret reaches it."""
+        access = self.secret("client")
+        who = TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
+        return Endpoint(address=f"{address}:2379", server_name=f"{self.name}.{self.namespace}.svc", tls=who)
+
+    def ask(self, member: str, question: Callable[[EtcdClient, Endpoint], Awaitable[T]]) -> T:
+        """Ask one member itself, past the Service. Raises EtcdError."""
+        endpoint = self.endpoint(self.pods()[member]["status"]["podIP"])
+
+        async def asked() -> T:
+            async with EtcdClient() as client:
+                return await question(client, endpoint)
+
+        return asyncio.run(asked())
+
     def put(self, key: str, value: str) -> None:
         """Write a key. Raises KubectlError when etcd did not acknowledge it."""
         assert self.etcdctl("put", key, value) == "OK"
@@ -247,10 +296,21 @@ class Etcd:
         """The value of a key, linearizably; empty where there is none."""
         return self.etcdctl("get", key, "--print-value-only")
 
+    def read_from(self, member: str, key: str) -> str:
+        """The value of a key as that member itself has it; empty where there is none."""
+        found = self.ask(member, lambda client, endpoint: client.get(endpoint, key.encode(), serializable=True))
+        return (found or b"").decode()
+
     def member_ids(self) -> dict[str, str]:
         """Member IDs by name, as etcd itself lists them."""
         lines = (line.split(", ") for line in self.etcdctl("member", "list").splitlines())
         return {name: id_ for id_, _, name, *_ in lines}
+
+    def voters(self) -> set[str]:
+        """The voters' names, as etcd itself lists them. Raises AssertionError where there is anybody else."""
+        listed = self.etcdctl("member", "list").splitlines()
+        assert all(", started, " in line and line.endswith(", false") for line in listed), listed
+        return {line.split(", ")[2] for line in listed}
 
 
 def lasting_pod(etcd: str) -> Manifest:

@@ -26,15 +26,30 @@ def test_deleting_removes_everything_but_the_volumes_and_applying_again_adopts_t
     delete_all(etcd)
     assert {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()} == claims
     etcd.apply(members=5)
-    status = etcd.wait_status(
-        lambda told: told.get("quorum") == "3/3" and bool(told.get("pending")), what="3/3 of 5 wanted", timeout=90
+    etcd.wait_status(
+        lambda told: [member.get("healthy") for member in told.get("members", [])] == [True] * 3,
+        what="the recorded three before there are five",
+        timeout=90,
     )
-    assert status["clusterID"] == before
-    assert "spec.members is 5 and 3 run" in status["pending"][0]
+    assert etcd.wait_settled()["status"]["clusterID"] == before
+    assert etcd.voters() == {f"a-{number}" for number in range(5)}
     assert etcd.read("kept") == "yes"
-    etcd.create()
-    assert etcd.member_ids() == ids
-    assert {name: claim["metadata"]["uid"] for name, claim in etcd.claims().items()} == claims
+    now = etcd.member_ids()
+    assert {name: now[name] for name in ids} == ids
+    kept = etcd.claims()
+    assert {name: kept[name]["metadata"]["uid"] for name in claims} == claims
+
+
+def test_more_members_than_the_new_spec_wants_are_adopted_before_some_of_them_go(etcd: Etcd) -> None:
+    before = etcd.create()["status"]["clusterID"]
+    etcd.put("kept", "yes")
+    first = etcd.member_ids()["a-0"]
+    delete_all(etcd)
+    etcd.apply(members=1)
+    assert etcd.wait_settled()["status"]["clusterID"] == before
+    assert etcd.member_ids() == {"a-0": first}
+    assert etcd.read("kept") == "yes"
+    assert set(etcd.claims()) == {"data-a-0", "data-a-1", "data-a-2"}
 
 
 def test_it_may_be_applied_again_before_the_old_one_is_gone(etcd: Etcd) -> None:
@@ -54,10 +69,15 @@ def test_it_may_be_applied_again_before_the_old_one_is_gone(etcd: Etcd) -> None:
 def test_kept_volumes_decide_how_many_members_start_whatever_the_new_spec_says(etcd: Etcd) -> None:
     before = etcd.create(members=1)["status"]["clusterID"]
     etcd.put("kept", "yes")
+    first = etcd.member_ids()["a-0"]
     delete_all(etcd)
     etcd.apply(members=3)
-    status = etcd.wait_status(lambda told: told.get("quorum") == "1/1" and bool(told.get("pending")), timeout=60)
-    assert status["clusterID"] == before
+    etcd.wait_status(
+        lambda told: told.get("quorum") == "1/1" and told.get("clusterID") == before, what="1/1 as it was", timeout=90
+    )
+    assert etcd.wait_settled()["status"]["clusterID"] == before
+    assert etcd.voters() == {"a-0", "a-1", "a-2"}
+    assert etcd.member_ids()["a-0"] == first
     assert etcd.read("kept") == "yes"
 
 

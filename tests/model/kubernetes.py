@@ -57,7 +57,8 @@ class Controllers:
         for pod in self.store.all("Pod"):
             self._bind(pod)
             self._pod(pod)
-        self.etcd.step()
+        for name in self.etcd.step():
+            self._end(name, 0, "")
         for pod in self.store.all("Pod"):
             self._report(pod)
 
@@ -76,7 +77,8 @@ class Controllers:
             self._member(owner, f"{name}-{ordinal}")
 
     def _member(self, owner: Manifest, pod: str) -> None:
-        if self.store.get("Pod", pod) is not None:
+        existing = self.store.get("Pod", pod)
+        if existing is not None and (is_terminating(existing) or existing["status"]["phase"] != "Pending"):
             return
         template = owner["spec"]["volumeClaimTemplates"][0]
         claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
@@ -85,6 +87,8 @@ class Controllers:
             metadata = {"name": f"data-{pod}", "namespace": "ns", "labels": labels, "finalizers": [PROTECTION]}
             self.store.create({**template, "metadata": metadata, "status": {"phase": "Pending"}})
         elif is_terminating(claim):
+            return
+        if existing is not None:  # it never started: its claim may have gone meanwhile, and is made anew
             return
         of_template = owner["spec"]["template"]
         metadata = {
@@ -189,9 +193,13 @@ class Controllers:
 
     def crash(self, name: str, code: int = 137, message: str = "") -> None:
         """The container of a running pod ends; the kubelet starts it again after its back-off."""
+        if name in self.etcd.processes:
+            self._end(name, code, message)
+
+    def _end(self, name: str, code: int, message: str) -> None:
         pod = self.store.get("Pod", name)
         container = self.nodes.containers.get(pod["metadata"]["uid"]) if pod else None
-        if pod is not None and container is not None and name in self.etcd.processes:
+        if pod is not None and container is not None:
             self._ended(pod, container, code, message)
 
     def _ended(self, pod: Manifest, container: Container, code: int, message: str) -> None:

@@ -1,7 +1,7 @@
 """The real operator in the model: its own controller, observer, plan and act, on a store instead of an API server.
 
-Only its edges are replaced: the API client, the questions to etcd, the clocks and the random names. It can be made
-to die before or after any write; what it had in memory is lost with it.
+Only its edges are replaced: the API client, what etcd is asked and told, the clocks and the random names. It can be
+made to die before or after any write, be it to Kubernetes or to etcd; what it had in memory is lost with it.
 """
 
 import asyncio
@@ -15,12 +15,14 @@ from unittest import mock
 from etcd_operator.cluster import act, controller, observe
 from etcd_operator.cluster.act import NameTakenError
 from etcd_operator.cluster.controller import EtcdClusterController
+from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Answer, Endpoint
 from etcd_operator.kube import EventRecorder, Kube, KubeError, Resource
 from etcd_operator.kube.errors import Unavailable
 from etcd_operator.resources.names import Manifest
 from etcd_operator.runtime.controller import Key
 from etcd_operator.runtime.settings import Settings
+from model.calls import ModelClient
 from model.etcd import Etcd
 from model.store import Propagation, Store
 
@@ -36,8 +38,12 @@ class Crashed(BaseException):
     """The operator's process was killed; no error of the operator's, which is no more."""
 
 
+def _unavailable() -> Unavailable:
+    return Unavailable(status=500, reason="InternalError", message="injected")
+
+
 class StoreKube:
-    """What the operator uses of `Kube`, on the store."""
+    """What the operator uses of `Kube`, on the store; and the gate through which it goes to etcd as well."""
 
     def __init__(self, store: Store, meanwhile: Callable[[], None]) -> None:
         self._store = store
@@ -51,28 +57,28 @@ class StoreKube:
         return not self._dead
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Manifest | None:
-        self._check()
+        self.check()
         self.reads += 1
         return _copy(self._store.get(resource.kind, name))
 
     async def list(
         self, resource: Resource, namespace: str | None, *, labels: Mapping[str, str] | None = None, fields: str = ""
     ) -> list[Manifest]:
-        self._check()
+        self.check()
         self.reads += 1
         return [cast(Manifest, _copy(manifest)) for manifest in self._store.all(resource.kind, labels)]
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        return self._write(f"apply {manifest['kind']}", lambda: self._store.apply(manifest))
+        return self.write(f"apply {manifest['kind']}", lambda: self._store.apply(manifest))
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
-        return self._write("apply status", lambda: self._store.apply(manifest, status=True))
+        return self.write("apply status", lambda: self._store.apply(manifest, status=True))
 
     async def patch(
         self, resource: Resource, namespace: str | None, name: str, patch: Manifest, *, kind: str
     ) -> Manifest:
         assert kind == "merge"
-        return self._write(f"patch {resource.kind}", lambda: self._store.patch(resource.kind, name, patch))
+        return self.write(f"patch {resource.kind}", lambda: self._store.patch(resource.kind, name, patch))
 
     async def delete(
         self,
@@ -83,34 +89,31 @@ class StoreKube:
         uid: str,
         propagation: Propagation = "Background",
     ) -> bool:
-        return self._write(f"delete {resource.kind}", lambda: self._store.delete(resource.kind, name, uid, propagation))
+        return self.write(f"delete {resource.kind}", lambda: self._store.delete(resource.kind, name, uid, propagation))
 
-    def _write(self, what: str, write: Callable[[], T]) -> T:
-        self._check()
+    def write(self, what: str, write: Callable[[], T], failure: Callable[[], Exception] = _unavailable) -> T:
+        """Let a write through, or meet its fault; `failure` makes the error that a failed one ends with."""
+        self.check()
         self.writes.append(what)
         fault = self.faults.pop(len(self.writes), None)
         if fault == "crash before":
             self._dead = True
             raise Crashed
         if fault == "fail before":
-            raise _unavailable()
+            raise failure()
         result = write()
         if fault == "crash after":
             self._dead = True
             raise Crashed
         if fault == "fail after":
-            raise _unavailable()
+            raise failure()
         if fault == "between":
             self._meanwhile()
         return result
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._dead:
             raise Crashed
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable(status=500, reason="InternalError", message="injected")
 
 
 def _copy(manifest: Manifest | None) -> Manifest | None:
@@ -165,7 +168,7 @@ class Operator:
             self._loop.run_until_complete(self._controller.reconcile(KEY, changed=changed))
         except Crashed:
             self.restart()
-        except (KubeError, NameTakenError):
+        except (KubeError, EtcdError, NameTakenError):
             self._seen = -1
         return kube.writes
 
@@ -187,6 +190,8 @@ class Operator:
         replace(observe, "datetime", Clock)
         replace(act, "datetime", Clock)
         replace(observe, "uuid", SimpleNamespace(uuid4=self._draw))
+        # Made by the controller when it is made itself, so the gate is that of the process that it belongs to.
+        replace(controller, "EtcdClient", lambda **_: ModelClient(self._etcd, self.kube))
         replace(controller, "monotonic", lambda: clock().timestamp())
 
     def _draw(self) -> Any:

@@ -155,8 +155,9 @@ class Store:
                 self._release(manifest)
 
     def _release(self, claim: Manifest) -> None:
-        """A claim that is going goes when no pod uses it any more."""
-        if self.get("Pod", claim["metadata"]["name"].removeprefix("data-")) is None:
+        """A claim that is going goes when no pod uses it any more; one that never started does not use it."""
+        pod = self.get("Pod", claim["metadata"]["name"].removeprefix("data-"))
+        if pod is None or pod["status"]["phase"] == "Pending":
             self.remove(claim)
 
     def dependents(self, owner: Manifest) -> list[Manifest]:

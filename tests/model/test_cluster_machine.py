@@ -15,7 +15,7 @@ from model.operator import Fault
 from model.store import Propagation
 from model.world import World
 
-PODS = st.sampled_from(["a-0", "a-1", "a-2"])
+PODS = st.sampled_from(["a-0", "a-1", "a-2", "a-0", "a-1", "a-2", "a-3", "a-4"])
 FAULTS = st.sampled_from(list(Fault.__args__))  # type: ignore[attr-defined]
 SECRETS = st.sampled_from(["a-peer-ca", "a-client-ca", "a-peer", "a-server", "a-client"])
 PROPAGATIONS = st.sampled_from(list(Propagation.__args__))  # type: ignore[attr-defined]
@@ -25,6 +25,7 @@ EDITS: dict[str, dict[str, Any]] = {
     "grow": {"members": 5},
     "shrink": {"members": 1},
     "back": {"members": 3},
+    "seven": {"members": 7},
     "upgrade": {"version": "3.7.2"},
     "bigger volumes": {"storage": {"size": "9Gi"}},
     "delete volumes": {"storage": {"deletionPolicy": "Delete"}},
@@ -145,10 +146,19 @@ class ClusterMachine(RuleBasedStateMachine):
     def the_next_founder_is_killed_at_its_first_write(self) -> None:
         self.world.etcd.kill_at_first_write = True
 
-    @precondition(lambda self: not self.world.damaged and self.world.size == 3)
+    @rule(calls=st.integers(1, 4))
+    def etcd_asks_to_wait_with_changes_of_members(self, calls: int) -> None:
+        self.world.etcd.unsettled = calls
+
+    @precondition(lambda self: not self.world.damaged and len(self.world.roster.voters) >= 3)
     @rule(pod=PODS)
     def a_disk_is_emptied(self, pod: str) -> None:
         self.world.wipe(pod)
+
+    @precondition(lambda self: not self.world.damaged and len(self.world.roster.voters) >= 3)
+    @rule(pod=PODS)
+    def a_claim_is_deleted_by_a_stray_hand(self, pod: str) -> None:
+        self.world.lose_claim(pod)
 
     # --- people ------------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,19 @@
 """The world of the model: Kubernetes, etcd, the operator, users and clients; and what must hold in it at any time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
+import yaml
+
 from etcd_operator.api import EtcdCluster, EtcdClusterSpec
-from etcd_operator.cluster.records import annotations, is_terminating, owner_uids
+from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids
 from etcd_operator.etcd.model import hex_id
-from etcd_operator.resources.names import CLUSTER_ID, Manifest
+from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, REVISION, Manifest
 from model.etcd import Data, Etcd, Volume
 from model.kubernetes import Controllers
+from model.membership import Change, History, Roster
 from model.operator import Fault, Operator
 from model.store import Propagation, Store
 
@@ -29,16 +33,21 @@ class World:
         self.operator = Operator(self.store, self.etcd, self._clock, self.kubernetes.run)
         self.store.on_delete = self._on_delete
         self.store.on_gone = self._on_gone
+        self.etcd.on_change = self._on_change
         self.problems: list[str] = []
         #: Writes that were acknowledged to clients and that no deletion on request has taken away.
         self.acknowledged: set[str] = set()
         self._written = 0
-        #: The etcd cluster that was recorded, and how many members it has; as long as something records it.
+        #: The etcd cluster that was recorded, as long as something records it.
         self.recorded: str = ""
-        self.size = 0
-        #: Data was destroyed by the disk: from then on only safety is asked for, not health.
+        #: Data was destroyed that nothing brings back: from then on only safety is asked for, not health.
         self.damaged = False
+        #: The etcd cluster whose ConfigMap was seen without `new` while it was recorded: it has the fuse for good.
+        self._fused: str = ""
         self._bound_before_round: set[str] = set()
+        self._members_before_round: set[int] = set()
+        #: UIDs of claims that a stray hand deleted.
+        self._astray: set[str] = set()
         #: UIDs of the Services and Secrets by which clients got in.
         self._opened: set[str] = set()
 
@@ -61,6 +70,9 @@ class World:
         """The operator looks once."""
         self._bound_before_round = {
             claim["metadata"]["uid"] for claim in self.store.all(CLAIM) if claim["status"]["phase"] == "Bound"
+        }
+        self._members_before_round = {
+            process.data.member_id for process in self.etcd.processes.values() if self.etcd.leader_of(process)
         }
         writes = self.operator.run(faults, watch_lags=watch_lags)
         self.check()
@@ -116,7 +128,18 @@ class World:
             self.kubernetes.crash(pod)
             self.etcd.stop(pod)
             volume.directories.clear()
-            self.damaged = True
+            self.damaged = self.damaged or not self._can_heal()
+
+    def lose_claim(self, pod: str) -> None:
+        """A stray hand deletes the claim of a member, and its pod with it; the volume goes when the pod has gone."""
+        if (claim := self.store.get(CLAIM, f"data-{pod}")) is not None:
+            volume = self.kubernetes.volume_of(pod) or Volume()
+            self._astray.add(claim["metadata"]["uid"])
+            self.store.delete(CLAIM, f"data-{pod}")
+            self.store.delete("Pod", pod)
+            if self._of_voters(volume.directories.values()):
+                self.damaged = self.damaged or not self._can_heal()
+        self.check()
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
@@ -124,10 +147,41 @@ class World:
         """Every data directory on every volume that is there."""
         return [data for volume in self.kubernetes.nodes.volumes.values() for data in volume.directories.values()]
 
+    @property
+    def history(self) -> History:
+        """What was committed in the recorded etcd cluster."""
+        return self.etcd.history.get(int(self.recorded or "0", 16)) or History(Roster())
+
+    @property
+    def roster(self) -> Roster:
+        """The newest member list of the recorded etcd cluster, whoever knows of it."""
+        return self.history.roster
+
+    @property
+    def size(self) -> int:
+        """How many members the cluster is to have at rest."""
+        return self.spec.members if self.cluster is not None else len(self.roster.members)
+
+    def _of_voters(self, directories: Iterable[Data]) -> set[int]:
+        """The voters of the recorded etcd cluster whose data this is."""
+        found = {data.member_id for data in directories if hex_id(data.cluster_id) == self.recorded}
+        return found & self.roster.voters
+
+    def _voters_with_data(self) -> set[int]:
+        """Those on volumes that are there to stay."""
+        doomed = {claim["spec"].get("volumeName") for claim in self.store.all(CLAIM) if is_terminating(claim)}
+        kept = (volume for name, volume in self.kubernetes.nodes.volumes.items() if name not in doomed)
+        return self._of_voters(data for volume in kept for data in volume.directories.values())
+
+    def _can_heal(self) -> bool:
+        """A member that lost its data is replaced, as long as the voters that have theirs are a quorum."""
+        return self.roster.has_quorum(self._voters_with_data())
+
     def records(self) -> set[str]:
-        """The cluster IDs that any object records."""
+        """The cluster IDs that any object records; volumes of members that were removed record nothing any more."""
         bootstrap = ((self.cluster or {}).get("status") or {}).get("bootstrap") or {}
-        recording = (*self.store.all("StatefulSet"), *self.store.all("ConfigMap"), *self.store.all(CLAIM))
+        claims = [claim for claim in self.store.all(CLAIM) if annotations(claim).get(MEMBER_STATE, MEMBER) == MEMBER]
+        recording = (*self.store.all("StatefulSet"), *self.store.all("ConfigMap"), *claims)
         return {bootstrap.get("clusterID", ""), *(annotations(each).get(CLUSTER_ID, "") for each in recording)} - {""}
 
     def check(self) -> None:
@@ -136,7 +190,9 @@ class World:
         assert len(recorded) <= 1, f"objects record different etcd clusters: {recorded}"
         self._check_record(next(iter(recorded), ""))
         self._check_doors(bool(recorded))
+        self._check_fuse()
         self._check_data()
+        self._check_membership()
         assert not self.problems, self.problems
 
     def _check_record(self, recorded: str) -> None:
@@ -147,7 +203,6 @@ class World:
             self.recorded = recorded
             found = [data for data in self.data() if hex_id(data.cluster_id) == recorded]
             assert found or not recorded, f"etcd {recorded} was recorded, and nothing has its data"
-            self.size = len(found[0].members) if found else 0
 
     def _check_doors(self, recorded: bool) -> None:
         """Nobody gets in before the record, and by the moment that a door opens the files hold the fuse."""
@@ -159,8 +214,29 @@ class World:
             assert recorded, f"{kind} {name} lets clients in before the bootstrap was recorded"
             if door["metadata"]["uid"] not in self._opened:
                 self._opened.add(door["metadata"]["uid"])
-                files = (self.store.get("ConfigMap", "a-config") or {"data": {}})["data"]
-                assert not any('"new"' in text for text in files.values()), f"{kind} {name} opened before the fuse"
+                assert not self._founds(), f"{kind} {name} opened before the fuse"
+
+    def _check_fuse(self) -> None:
+        """Once the files of a recorded cluster hold no `new`, no file of it ever does again."""
+        if self.recorded and self.store.get("ConfigMap", "a-config") is not None:
+            assert not (self._fused == self.recorded and self._founds()), "a file founds what was founded before"
+            self._fused = self._fused if self._founds() else self.recorded
+
+    def _founds(self) -> bool:
+        """Whether a member with an empty directory would found an etcd cluster."""
+        files = (self.store.get("ConfigMap", "a-config") or {"data": {}})["data"]
+        return any('"new"' in text for text in files.values())
+
+    def _check_membership(self) -> None:
+        """One voter at a time, and none that comes back with less than it had."""
+        assert not self.etcd.problems, self.etcd.problems
+        for one, next_one in pairwise(self.history.voters):
+            assert len(one ^ next_one) <= 1, f"more than one voter changed at once: {one} became {next_one}"
+
+    def _on_change(self, change: Change) -> None:
+        """The voters that a change leads to must be a quorum of those that run now, or ran when the operator looked."""
+        if not change.roster.has_quorum(change.connected | self._members_before_round):
+            self.problems.append(f"{change.entry!r} leaves no quorum of voters that run")
 
     def _check_data(self) -> None:
         """What clients reach is one etcd cluster, the recorded one, and it holds every acknowledged write."""
@@ -173,25 +249,38 @@ class World:
                 assert not lost, f"acknowledged writes are lost: {sorted(lost)}"
 
     def _on_delete(self, manifest: Manifest) -> None:
-        """A claim may go with the EtcdCluster that owns it (deletionPolicy Delete), or while nothing was ever on it."""
-        if manifest["kind"] != CLAIM:
+        """A claim may go with the EtcdCluster that owned it (deletionPolicy Delete), or when no data on it counts.
+
+        With Delete only the data of voters counts, whom etcd must have removed first; with Retain also that of members
+        that ever were voters.
+        """
+        uid = manifest["metadata"]["uid"]
+        if manifest["kind"] != CLAIM or uid in self._astray or uid not in self._bound_before_round:
             return
-        living = "" if self.cluster is None or is_terminating(self.cluster) else self.cluster["metadata"]["uid"]
-        asked = owner_uids(manifest) and living not in owner_uids(manifest)
-        if not asked and manifest["metadata"]["uid"] in self._bound_before_round:
-            self.problems.append(f"{manifest['metadata']['name']} was deleted although nobody asked for it")
+        alive = self.cluster is not None and not is_terminating(self.cluster)
+        living = self.cluster["metadata"]["uid"] if self.cluster is not None and alive else ""
+        if owner_uids(manifest) and living not in owner_uids(manifest):
+            return
+        volume = self.kubernetes.nodes.volumes.get(manifest["spec"].get("volumeName", ""), Volume())
+        asked = alive and self.spec.storage.deletion_policy == "Delete"
+        counts = self.roster.voters if asked else self.history.ever_voted
+        for data in volume.directories.values():
+            ours = hex_id(data.cluster_id) == self.recorded
+            if data.member_id in counts if ours else not asked:
+                self.problems.append(f"{manifest['metadata']['name']} was deleted although nobody asked for it")
 
     def _on_gone(self, manifest: Manifest) -> None:
         """A claim takes its volume along; volumes that went on request take the claim to their data along."""
         if manifest["kind"] != CLAIM:
             return
-        volume = self.kubernetes.nodes.volumes.pop(manifest["spec"].get("volumeName", ""), None)
-        lost = [hex_id(data.cluster_id) for data in (volume or Volume()).directories.values()]
-        if self.recorded in lost:
-            left = [data for data in self.data() if hex_id(data.cluster_id) == self.recorded]
-            self.damaged = bool(left)
-            if len(left) <= self.size // 2:
-                self.acknowledged.clear()
+        volume = self.kubernetes.nodes.volumes.pop(manifest["spec"].get("volumeName", ""), None) or Volume()
+        if not self._of_voters(volume.directories.values()):
+            return
+        left = self._voters_with_data()
+        if manifest["metadata"]["uid"] not in self._astray:
+            self.damaged = bool(left) and (self.damaged or not self._can_heal())
+        if not self.roster.has_quorum(left):
+            self.acknowledged.clear()
 
     # --- coming to rest ----------------------------------------------------------------------------------------------
 
@@ -200,6 +289,7 @@ class World:
         for process in self.etcd.processes.values():
             process.frozen = process.lagging = False
         self.etcd.kill_at_first_write = False
+        self.etcd.unsettled = 0
         self.kubernetes.nodes.unplaced.clear()
         quiet = 0
         for _ in range(PATIENCE):
@@ -233,8 +323,37 @@ class World:
         ready = [pod for pod in self.store.all("Pod") if not is_terminating(pod)]
         if not len(ready) == status.get("readyMembers") == self.size:
             return f"{len(ready)} pods, {status.get('readyMembers')} ready, of {self.size}"
+        if problem := self._problem_of_members():
+            return problem
         if not self.kubernetes.behind("a"):
             return "clients have no way in"
         if self.store.get("Secret", "a-client") is None and not self.told("AuthorityLost"):
             return "clients have no certificate"
         return None
+
+    def _problem_of_members(self) -> str | None:
+        """Why the members, and what they run, are not what the spec asks for."""
+        wanted = {f"a-{ordinal}" for ordinal in range(self.spec.members)}
+        roster, pods = self.roster, {pod["metadata"]["name"] for pod in self.store.all("Pod")}
+        names = {member.name for member in roster.members.values()}
+        if names != wanted or roster.learners:
+            return f"etcd has the members {sorted(names)}, {len(roster.learners)} of them learners"
+        replicas = (self.store.get("StatefulSet", "a") or {"spec": {"replicas": 0}})["spec"]["replicas"]
+        if replicas != len(wanted) or pods != wanted:
+            return f"pods are {sorted(pods)}, and {replicas} are asked for"
+        texts = (self.store.get("ConfigMap", "a-config") or {"data": {}})["data"]
+        fuses = {name: _is_fuse(text) for name, text in texts.items() if name.endswith(".yaml")}
+        if fuses != {f"{member}.yaml": True for member in wanted}:
+            return f"files, and whether they are the fuse: {fuses}"
+        revisions = {annotations(pod).get(REVISION) for pod in self.store.all("Pod")}
+        if revisions != {annotations(self.store.get("ConfigMap", "a-config")).get(REVISION)}:
+            return f"pods are of the revisions {revisions}"
+        return None
+
+
+def _is_fuse(text: str) -> bool:
+    try:
+        file = yaml.safe_load(text)
+        return bool(file["initial-cluster-state"] == "existing" and file["initial-cluster"].count("=") == 1)
+    except (yaml.YAMLError, KeyError, TypeError):
+        return False

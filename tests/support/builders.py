@@ -15,12 +15,12 @@ from typing import Any
 from etcd_operator.api import EtcdCluster, EtcdClusterSpec
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
-from etcd_operator.cluster.settled import settled_json
+from etcd_operator.cluster.settled import revision_of, settled_json
 from etcd_operator.etcd.errors import EtcdError, Kind
 from etcd_operator.etcd.model import Answer, Member, MemberList, MemberReport
 from etcd_operator.pki import Authority, Leaf, issue, new_authority
 from etcd_operator.resources import names as n
-from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.blueprint import Blueprint, Seat
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
 from etcd_operator.resources.names import Manifest, Names
@@ -58,6 +58,7 @@ def etcd_cluster(*, members: int = 3, status: Mapping[str, Any] | None = None, *
 def blueprint(*, cluster_id: str | None = "", incarnation: str = INCARNATION, **spec: Any) -> Blueprint:
     """The blueprint of a founded cluster; `cluster_id=None` for one that was not recorded yet."""
     wanted = EtcdClusterSpec.model_validate({"members": 3, **spec})
+    revision = revision_of(settled_json(wanted), "")
     made = Blueprint(
         names=NAMES,
         uid=UID,
@@ -65,10 +66,14 @@ def blueprint(*, cluster_id: str | None = "", incarnation: str = INCARNATION, **
         applied_spec=settled_json(wanted),
         members=NAMES.members(wanted.members),
         incarnation=incarnation,
+        revision=revision,
+        template_revision=revision,
+        target_revision=revision,
     )
     if cluster_id is None:
         return made
-    return replace(made, cluster_id=cluster_id or made.founding_id, recorded_at=RECORDED)
+    seats = {member: Seat(incarnation=incarnation, member_id=f"{member_id(made, member):x}") for member in made.members}
+    return replace(made, cluster_id=cluster_id or made.founding_id, recorded_at=RECORDED, seats=seats)
 
 
 def live(manifest: Manifest, **metadata: Any) -> Manifest:
@@ -303,8 +308,8 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
 def _objects(plan: Blueprint) -> Objects:
     budget, service = pod_disruption_budget(plan), client_service(plan)
     plan = with_authorities(plan)
-    refreshed = {n.FILES_REFRESHED: plan.cluster_id} if plan.bootstrapped else {}
-    annotations = {**plan.authority_annotations, **refreshed}
+    refreshed = {n.FILES_REFRESHED: plan.refreshed(plan.members[0])} if plan.bootstrapped else {}
+    annotations = {n.REVISION: plan.revision, **plan.authority_annotations, **refreshed}
     return Objects(
         stateful_sets=_named([live(sealed(stateful_set(plan)))]),
         config_maps=_named([live(sealed(config_map(plan)))]),

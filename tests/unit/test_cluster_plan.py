@@ -408,7 +408,11 @@ def test_a_volume_with_another_clusters_data_is_never_owned() -> None:
 
 
 def test_members_are_restarted_for_a_new_authority_only_when_they_cannot_hear_each_other() -> None:
-    old = {"externaletcd.io/peer-authority": "old", "externaletcd.io/files-refreshed": blueprint().cluster_id}
+    old = {
+        "externaletcd.io/revision": blueprint().revision,
+        "externaletcd.io/peer-authority": "old",
+        "externaletcd.io/files-refreshed": blueprint().refreshed("a-0"),
+    }
     seen = observation()
     for member in ("a-0", "a-1", "a-2"):
         seen = with_pod(seen, member, annotations=old)

@@ -102,7 +102,7 @@ def test_adoption_starts_the_recorded_members_whatever_the_spec_says(members: in
     assert plan.members == ("a-0", "a-1", "a-2")
     assert plan.incarnation == "first"
     assert plan.cluster_id == blueprint().cluster_id
-    assert plan.spec.members == 3
+    assert plan.replicas == 3
 
 
 def test_adoption_starts_the_recorded_version() -> None:
@@ -112,8 +112,8 @@ def test_adoption_starts_the_recorded_version() -> None:
 
 def test_adoption_takes_each_members_own_incarnation() -> None:
     plan = judged(adopted(annotated(observation(), "claims", "data-a-1", incarnation="later"))).blueprint
-    assert plan.incarnation_of("a-1") == "later"
-    assert plan.incarnation_of("a-0") == "first"
+    assert plan.seat("a-1").incarnation == "later"
+    assert plan.seat("a-0").incarnation == "first"
 
 
 def test_a_member_whose_volume_is_gone_is_still_one() -> None:
@@ -123,7 +123,7 @@ def test_a_member_whose_volume_is_gone_is_still_one() -> None:
 
 def test_a_foreign_volume_lends_no_incarnation() -> None:
     seen = annotated(observation(), "claims", "data-a-1", cluster_id="beef", incarnation="theirs")
-    assert judged(seen).blueprint.incarnation_of("a-1") == "first"
+    assert judged(seen).blueprint.seat("a-1").incarnation == "first"
 
 
 def test_starting_over_takes_the_spec_of_now_and_a_fresh_incarnation() -> None:

@@ -159,9 +159,9 @@ def progress(seen: Observation, error: Trouble | None = None) -> Told:
         ),
         pytest.param(unfounded(), "True", "Bootstrapping", "ConfigMap a-config is needed", id="a new cluster"),
         pytest.param(down(observation(), "a-1"), "True", "Reconciling", "Waiting for a-1", id="waiting"),
-        pytest.param(with_spec(observation(), members=5), "False", "ChangePending", "5 and 3 run", id="a scale"),
+        pytest.param(with_spec(observation(), members=5), "True", "ChangingMembers", "3 of 5 vote", id="a scale"),
         pytest.param(
-            with_spec(observation(), version="3.6.16"), "False", "ChangePending", "spec.version", id="an upgrade"
+            with_spec(observation(), version="3.7.2"), "True", "RestartingMembers", "spec.version", id="another version"
         ),
     ],
 )
@@ -218,7 +218,7 @@ def test_members_that_share_a_node_are_told_without_alarm() -> None:
         (down(observation(), "a-0", "a-2"), "Quorum lost: a-0, a-2 down"),
         (all_silent(), "Unknown: a-0, a-1, a-2 silent"),
         (with_spec(observation(), paused=True), "Available; paused"),
-        (with_spec(observation(), members=5), "Available; change pending"),
+        (with_spec(observation(), members=1), "Available; scaling down to 1: removing a-1, a-2"),
         (without(observation(), "services", "a"), "Giving clients access"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.blueprint import Blueprint, Seat
 from etcd_operator.resources.config_map import config_map
 from etcd_operator.resources.names import Manifest, selector_labels
 from etcd_operator.resources.pod_disruption_budget import pod_disruption_budget
@@ -58,7 +58,7 @@ def test_data_lives_in_a_directory_of_its_incarnation_and_so_does_the_token() ->
 
 
 def test_a_member_may_have_an_incarnation_of_its_own() -> None:
-    plan = replace(blueprint(), member_incarnations={"a-1": "later"})
+    plan = replace(blueprint(), seats={"a-1": Seat(incarnation="later")})
     assert file_of(plan, "a-1")["data-dir"] == "/var/lib/etcd/later"
     assert file_of(plan, "a-0")["data-dir"] == "/var/lib/etcd/first"
 

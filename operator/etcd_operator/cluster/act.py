@@ -5,7 +5,8 @@ repeat it. No judgement here: what to do and why was decided in `plan`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, assert_never
 
@@ -15,16 +16,25 @@ from etcd_operator.api import EtcdCluster
 from etcd_operator.cluster.observation import state_of
 from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.steps import (
+    AddMember,
     Annotate,
     Apply,
     Delete,
+    EtcdStep,
     IssueAuthority,
     IssueLeaf,
+    MoveLeader,
+    PromoteMember,
     RecordBootstrap,
+    RemoveMember,
     SetOwner,
     Step,
 )
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.errors import EtcdError
+from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
+from etcd_operator.kube.errors import Fenced
 from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
 from etcd_operator.pki import Authority, issue, new_authority
 from etcd_operator.resources.compare import is_satisfied
@@ -43,12 +53,22 @@ class NameTakenError(Exception):
     """An object of a name that the cluster needs exists and is somebody else's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What steps are carried out with: both clients, and where the members of one cluster are reached."""
+
+    kube: Kube
+    etcd: EtcdClient
+    endpoints: Mapping[str, Endpoint]
+    cluster_id: str
+
+
 #: By kind and name, what the API server keeps otherwise than it was applied; see `Observation.accepted`.
 Accepted = dict[tuple[str, str], tuple[str, str]]
 
 
 async def act(
-    kube: Kube, cluster: EtcdCluster, raw: Manifest, steps: Sequence[Step], accepted: Accepted | None = None
+    hands: Hands, cluster: EtcdCluster, raw: Manifest, steps: Sequence[Step], accepted: Accepted | None = None
 ) -> None:
     """Carry the steps out, side by side; raises the first error after all have ended.
 
@@ -56,15 +76,15 @@ async def act(
     """
     memory: Accepted = {} if accepted is None else accepted
     outcomes = await asyncio.gather(
-        *(_step(kube, cluster, raw, step, memory) for step in steps), return_exceptions=True
+        *(_step(hands, cluster, raw, step, memory) for step in steps), return_exceptions=True
     )
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
 
 
-async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step, accepted: Accepted) -> None:
-    namespace = cluster.metadata.namespace
+async def _step(hands: Hands, cluster: EtcdCluster, raw: Manifest, step: Step, accepted: Accepted) -> None:
+    namespace, kube = cluster.metadata.namespace, hands.kube
     match step:
         case Apply():
             live = await _apply(kube, step.manifest, absent=step.absent)
@@ -82,6 +102,33 @@ async def _step(kube: Kube, cluster: EtcdCluster, raw: Manifest, step: Step, acc
         case Delete():
             how: Propagation = "Foreground" if step.foreground else "Background"
             await kube.delete(RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=how)
+        case AddMember() | RemoveMember() | PromoteMember() | MoveLeader():
+            await _tell_etcd(hands, step)
+        case _:
+            assert_never(step)
+
+
+async def _tell_etcd(hands: Hands, step: EtcdStep) -> None:
+    """One change of etcd's members, told to a member that proves first that it is of this cluster.
+
+    Pod addresses are used again: without TLS another cluster's member may answer there.
+    """
+    endpoint = hands.endpoints.get(step.through)
+    if endpoint is None:
+        raise EtcdError("unavailable", f"{step.through} does not run any more")
+    if hex_id((await hands.etcd.status(endpoint)).cluster_id) != hands.cluster_id:
+        raise EtcdError("unavailable", f"{step.through} serves another etcd cluster")
+    if not hands.kube.may_write():
+        raise Fenced(f"{type(step).__name__} {step.member}")
+    match step:
+        case AddMember():
+            await hands.etcd.member_add(endpoint, (step.peer_url,), learner=True)
+        case RemoveMember():
+            await hands.etcd.member_remove(endpoint, step.member_id)
+        case PromoteMember():
+            await hands.etcd.member_promote(endpoint, step.member_id)
+        case MoveLeader():
+            await hands.etcd.move_leader(endpoint, step.member_id)
         case _:
             assert_never(step)
 

@@ -11,6 +11,9 @@ from typing import Literal
 from etcd_operator.cluster.certificates import lost_authorities
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
+from etcd_operator.cluster.membership_rules import change_of_membership
+from etcd_operator.cluster.records import is_terminating
+from etcd_operator.cluster.restart_rules import is_restarting, restart_under_way
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
 
@@ -50,7 +53,8 @@ def available(judged: Judged) -> Told:
         return _told("Available", "False", "Bootstrapping", message)
     if missing := _missing_access(judged):
         reason = "AccessMissing" if judged.published else "Publishing"
-        message = f"etcd has a quorum; what clients need is being made: {' and '.join(missing)}"
+        does = "is missing, and spec.paused is true" if judged.seen.cluster.spec.paused else "is being made"
+        message = f"etcd has a quorum; what clients need {does}: {' and '.join(missing)}"
         return _told("Available", "False", reason, message)
     if _is_starting(judged):
         message = f"{members.answering} of {len(members.members)} members answer; they start on volumes that were kept"
@@ -58,7 +62,8 @@ def available(judged: Judged) -> Told:
     match members.quorum:
         case Quorum.HEALTHY:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
-            proved = "" if len(members.healthy) >= members.needed else f"a quorum serves {members.healthy[0].name}; "
+            few = len(members.healthy) < members.needed
+            proved = f"a quorum serves {members.healthy[0].name if members.healthy else 'who goes'}; " if few else ""
             message = f"{proved}{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
             return _told("Available", "True", "QuorumHealthy", message)
         case Quorum.UNKNOWN:
@@ -94,7 +99,7 @@ def _lost(ailing: tuple[SeenMember, ...], needed: int, voters: int) -> str:
 
 def progressing(judged: Judged, outcome: Outcome) -> Told:
     """What is under way, or what keeps the cluster from what the user asked for."""
-    for judge in (_paused, _disputed, _invalid, _failed, _blocked, _working, _pending):
+    for judge in (_paused, _disputed, _invalid, _refused, _failed, _blocked, _working, _pending):
         if told := judge(judged, outcome):
             return told
     return _told("Progressing", "False", "AsSpecified", "the cluster is as its spec asks")
@@ -121,6 +126,12 @@ def _invalid(judged: Judged, outcome: Outcome) -> Told | None:
     return _told("Progressing", "False", "InvalidSpec", "; ".join(judged.problems) + goes_on)
 
 
+def _refused(judged: Judged, outcome: Outcome) -> Told | None:
+    if not judged.refused:
+        return None
+    return _told("Progressing", "False", "UpgradeRefused", f"{judged.refused}; the members keep running as before")
+
+
 def _failed(judged: Judged, outcome: Outcome) -> Told | None:
     if outcome.error is None:
         return None
@@ -130,13 +141,20 @@ def _failed(judged: Judged, outcome: Outcome) -> Told | None:
 def _blocked(judged: Judged, outcome: Outcome) -> Told | None:
     """Kubernetes or etcd refuses something, and waiting alone will not help."""
     trouble = first_trouble(judged)
-    return _told("Progressing", "False", trouble.reason, trouble.message) if trouble else None
+    if trouble is None or change_of_membership(judged):
+        return None
+    stopped = "; no other member is restarted until it is back" if restart_under_way(judged) else ""
+    return _told("Progressing", "False", trouble.reason, trouble.message + stopped)
 
 
 def _working(judged: Judged, outcome: Outcome) -> Told | None:
     plan = outcome.plan
     if not plan.steps and not plan.waiting:
         return None
+    if told := change_of_membership(judged):
+        return _told("Progressing", "True", "ChangingMembers", told)
+    if told := restart_under_way(judged):
+        return _told("Progressing", "True", "RestartingMembers", told)
     reason = "Reconciling" if judged.blueprint.bootstrapped else "Bootstrapping"
     message = plan.waiting or "; ".join(dict.fromkeys(step.reason for step in plan.steps))
     return _told("Progressing", "True", reason, message)
@@ -158,18 +176,13 @@ def _changes(judged: Judged) -> str:
 
 def pending_changes(judged: Judged) -> tuple[str, ...]:
     """Each edit that waits, with what it waits for."""
-    scale, growth = "spec.members" in judged.pending, "spec.storage.size" in judged.pending
     restart = [path for path in judged.pending if path not in ("spec.members", "spec.storage.size")]
     told = []
-    if scale:
-        told.append(
-            f"spec.members is {judged.seen.cluster.spec.members} and {judged.blueprint.spec.members} run: "
-            "this release does not change the number of members yet"
-        )
-    if growth:
+    if "spec.storage.size" in judged.pending:
         told.append("spec.storage.size: this release does not grow volumes yet")
     if restart:
-        told.append(f"{', '.join(restart)}: this release does not restart members in order yet")
+        reason = judged.refused or ("; ".join(judged.problems)) or "the members are restarted for it, one by one"
+        told.append(f"{', '.join(restart)}: {reason}")
     return tuple(told)
 
 
@@ -190,12 +203,27 @@ def degraded(judged: Judged) -> Told:
             "put the Secret back from a backup"
         )
         return _told("Degraded", "True", "AuthorityLost", message)
-    if ailing := judged.membership.ailing:
+    if ailing := tuple(member for member in judged.membership.ailing if not _restarts_as_planned(judged, member)):
         message = "; ".join(m.trouble.message if m.trouble else f"{m.name}: {m.why}" for m in ailing)
         return _told("Degraded", "True", "MembersUnhealthy", message)
+    voters, size = judged.membership.voter_count, judged.seen.cluster.spec.members
+    if voters % 2 == 0 and voters < size and judged.membership.list is not None:
+        message = f"{voters} of {size} members vote until the next one has joined or left"
+        return _told("Degraded", "True", "MembersIncomplete", message)
+    if restarting := [member.name for member in judged.membership.ailing]:
+        return _told("Degraded", "False", "Restarting", f"{', '.join(restarting)} restarts as planned")
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)
     return _told("Degraded", "False", "AllHealthy", _all_healthy(len(judged.membership.members)))
+
+
+def _restarts_as_planned(judged: Judged, member: SeenMember) -> bool:
+    """Whether a member is away for a restart in order, and not for longer than one takes."""
+    if not is_restarting(judged, member) or member.trouble:
+        return False
+    created = (member.pod or {}).get("metadata", {}).get("creationTimestamp")
+    going = member.pod is None or is_terminating(member.pod)
+    return going or (created is not None and judged.seen.at - datetime.fromisoformat(created) < START)
 
 
 def _all_healthy(count: int) -> str:
@@ -239,11 +267,17 @@ def summary(judged: Judged, outcome: Outcome) -> str:
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:
         return "Available; paused"
+    if told.reason in ("ChangingMembers", "RestartingMembers"):
+        return _shortened(f"Available; {_in_lower(told.message)}")
     if down:
         return f"Available; {down} down"
     if told.status == "False" and told.reason == "ChangePending":
         return "Available; change pending"
     return "Available" if told.status == "True" or told.reason == "AsSpecified" else f"Available; {told.reason}"
+
+
+def _in_lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _shortened(text: str, most: int = 80) -> str:

@@ -10,7 +10,7 @@ from time import monotonic
 import structlog
 
 from etcd_operator.api import EtcdClusterStatus
-from etcd_operator.cluster.act import Accepted, NameTakenError, act, status_manifest
+from etcd_operator.cluster.act import Accepted, Hands, NameTakenError, act, status_manifest
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum
@@ -21,11 +21,13 @@ from etcd_operator.cluster.steps import Plan, Step
 from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
 from etcd_operator.cluster.trouble import Trouble, is_running
 from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Answer
 from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Kube, KubeError, NotFound
 from etcd_operator.kube.domain import cluster_domain
 from etcd_operator.kube.errors import Fenced
 from etcd_operator.pki import PKIError
+from etcd_operator.resources.names import Manifest
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 
@@ -43,6 +45,9 @@ REPEATED = 5.0
 #: Seconds for which what Kubernetes said is good enough to ask only etcd, while something is amiss: at first, and
 #: when nothing has happened for long.
 PICTURE_IN_TROUBLE = (2.0, 30.0)
+#: Seconds until etcd is asked again for a change of its members that it refused: it asks for patience for 5 s after
+#: voters have connected.
+REFUSED = 0.5
 #: Of the time for which nothing has happened, the part to wait until the next look: 0.1 s after a second, RESTING
 #: after most of a minute. A cluster that stays broken costs hardly more than one that rests.
 PATIENCE = 0.1
@@ -68,12 +73,15 @@ class EtcdClusterController:
         self._kube = kube
         self._events = events
         domain = settings.cluster_domain or cluster_domain()
-        self._observer = Observer(kube=kube, etcd=EtcdClient(count=on_etcd_call), domain=domain)
+        self._etcd = EtcdClient(count=on_etcd_call)
+        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain)
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()
         self._last_steps: dict[Key, tuple[Step, ...]] = {}
         self._accepted: dict[Key, Accepted] = {}
+        #: What etcd answered to a change that it refused, and until when it is not asked again.
+        self._refusals: dict[Key, tuple[float, str]] = {}
         #: Since when nothing has happened to a cluster: no watch event, no step, no change of status.
         self._quiet_since: dict[Key, float] = {}
 
@@ -92,20 +100,26 @@ class EtcdClusterController:
                 return self._forget(key)
             # Kubernetes may have changed meanwhile; what the members just said has not: to ask a silent one again would
             # only tell of it later.
-            judged, decided = await self._judge(key, picture, judged.seen.answers)
+            judged, decided = await self._judge(key, picture, _still_true(judged.seen.answers, kept, picture))
         return await self._carry_out(key, picture, judged, decided)
 
     async def _carry_out(self, key: Key, picture: Picture, judged: Judged, decided: Plan) -> Result:
         structlog.contextvars.bind_contextvars(step=decided.rule)
-        self._tell(picture, tales_of_steps(decided, published=judged.published))
         failure: Exception | None = None
         outcome = Outcome(plan=decided)
         if decided.steps:
             log.info("cluster.acting", reasons=list(dict.fromkeys(step.reason for step in decided.steps)))
             try:
-                await act(self._kube, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
+                hands = Hands(self._kube, self._etcd, self._observer.endpoints(picture), judged.blueprint.cluster_id)
+                await act(hands, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
             except Fenced:
                 raise
+            except EtcdError as error:
+                # Another look first: it may have been done all the same, and etcd's reasons for "not now" pass.
+                log.info("cluster.etcd_refused", kind=error.kind, error=error.message, detail=error.detail)
+                self._refusals[key] = (monotonic() + REFUSED, error.message)
+                self._pictures[key] = (0.0, self._pictures[key][1])
+                return Result(requeue_after=0.0)
             except Conflict as error:
                 log.info("cluster.conflict", error=str(error))  # somebody was faster: look again
                 self._pictures[key] = (0.0, self._pictures[key][1])
@@ -116,6 +130,8 @@ class EtcdClusterController:
                     log.info("cluster.namespace_terminating")
                     return Result()
                 failure, outcome = error, Outcome(plan=decided, error=_as_trouble(error))
+            else:
+                self._tell(picture, tales_of_steps(decided, published=judged.published))
         await self._write_status(key, picture, judged, outcome)
         if failure is not None:
             raise failure
@@ -124,7 +140,9 @@ class EtcdClusterController:
     async def _judge(
         self, key: Key, picture: Picture, answers: Mapping[str, Answer] | None = None
     ) -> tuple[Judged, Plan]:
-        seen = await self._observer.observation(picture, self._accepted.get(key, {}), answers)
+        until, refusal = self._refusals.get(key, (0.0, ""))
+        refusal = refusal if monotonic() < until else ""
+        seen = await self._observer.observation(picture, self._accepted.get(key, {}), answers, refusal)
         judged = Judged.of(seen)
         return judged, plan(judged)
 
@@ -147,6 +165,7 @@ class EtcdClusterController:
         self._last_steps.pop(key, None)
         self._accepted.pop(key, None)
         self._quiet_since.pop(key, None)
+        self._refusals.pop(key, None)
         self._at_rest.discard(key)
         self._told(key, None)
         return Result()
@@ -164,6 +183,7 @@ class EtcdClusterController:
             return Result(requeue_after=max(RESTING, RESTING_PER_CLUSTER * len(self._pictures)))
         running = [member for member in judged.membership.members if member.pod and is_running(member.pod)]
         about_to = any(not member.healthy for member in running) or not judged.blueprint.bootstrapped
+        about_to |= bool(judged.membership.learners) or decided.rule == "wait_for_membership"
         base = SOON if running and about_to else AILING
         return Result(requeue_after=min(RESTING, max(base, PATIENCE * self._quiet(key))))
 
@@ -194,6 +214,20 @@ class EtcdClusterController:
     def _tell(self, picture: Picture, tales: list[Tale]) -> None:
         for tale in tales:
             self._events.emit(picture.raw, tale.type, tale.reason, tale.message)
+
+
+def _still_true(answers: Mapping[str, Answer], before: Picture, now: Picture) -> dict[str, Answer]:
+    """What members answered whose pods are still the same ones and run."""
+    old, new = before.objects.pods, now.objects.pods
+    return {
+        name: answer
+        for name, answer in answers.items()
+        if name in old and name in new and _uid(old[name]) == _uid(new[name]) and is_running(new[name])
+    }
+
+
+def _uid(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["uid"])
 
 
 def _as_json(told: EtcdClusterStatus) -> dict[str, object]:

@@ -10,6 +10,7 @@ from etcd_operator.cluster.members import Membership, membership
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import Proof, foundation, proof
 from etcd_operator.cluster.settled import blueprint, pending, problems
+from etcd_operator.cluster.upgrade import upgrade_problem
 from etcd_operator.resources.blueprint import Blueprint
 
 #: Reasons of the condition Available that are told before clients were ever let in.
@@ -21,8 +22,9 @@ class Judged:
     """One observation and what it amounts to.
 
     `problems` and `pending` speak of the user's spec: sentences that say what is wrong with it, and the fields in
-    which it differs from what the members run. `founded` tells whether objects record what that is, `published` whether
-    the status that stands says that clients were let in.
+    which it differs from what the members run. `refused` says why its version cannot follow the one that runs.
+    `founded` tells whether objects record what that is, `published` whether the status that stands says that clients
+    were let in.
     """
 
     seen: Observation
@@ -30,6 +32,7 @@ class Judged:
     blueprint: Blueprint
     membership: Membership
     problems: tuple[str, ...]
+    refused: str
     pending: tuple[str, ...]
     founded: bool
     published: bool
@@ -44,6 +47,7 @@ class Judged:
             blueprint=plan,
             membership=membership(seen, plan),
             problems=tuple(problems(seen.cluster.spec)),
+            refused="" if plan.target_revision else upgrade_problem(seen, plan.spec, seen.cluster.spec),
             pending=pending(seen.cluster.spec, plan.spec),
             founded=foundation(seen) is not None,
             published=_was_published(seen),

@@ -10,7 +10,8 @@ from typing import Literal
 
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
-from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble
+from etcd_operator.cluster.roster import member_list
+from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble, refused_pods
 from etcd_operator.etcd.model import Answer, Member, MemberList, hex_id
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
@@ -76,7 +77,27 @@ class Membership:
 
     @property
     def ailing(self) -> tuple[SeenMember, ...]:
-        return tuple(member for member in self.members if not member.healthy)
+        """Members that should be well and are not; a learner that simply comes up is none of them."""
+        return tuple(m for m in self.members if not m.healthy and (m.role == "Voter" or m.trouble))
+
+    @property
+    def learners(self) -> tuple[SeenMember, ...]:
+        return tuple(member for member in self.members if member.role == "Learner")
+
+    @property
+    def connected(self) -> SeenMember | None:
+        """The member to tell etcd anything through: the leader, or any other that a quorum answers."""
+        sound = [member for member in self.healthy if member.answer and member.answer.linearizable]
+        return self.leader if self.leader in sound else next(iter(sound), None)
+
+    def survives_without(self, gone: SeenMember) -> bool:
+        """Whether the voters that remain would hold a quorum of healthy ones (invariant 1)."""
+        remaining = self.voter_count - 1
+        return sum(member.healthy for member in self.voters if member is not gone) >= remaining // 2 + 1
+
+    def survives_with(self, promoted: SeenMember) -> bool:
+        """Whether a quorum of the voters, this learner among them, would be healthy (invariant 1)."""
+        return promoted.healthy and len(self.healthy) + 1 >= (self.voter_count + 1) // 2 + 1
 
     @property
     def answering(self) -> int:
@@ -114,25 +135,15 @@ class Membership:
 
 def membership(seen: Observation, plan: Blueprint) -> Membership:
     """The members of `plan`, each with what was seen of it."""
-    listed, confirmed = _member_list(seen, plan.cluster_id)
+    listed, confirmed = member_list(seen, plan.cluster_id)
     by_name = {member.name: member for member in listed.members} if listed else {}
     by_url = {url: member for member in (listed.members if listed else ()) for url in member.peer_urls}
     members = tuple(
-        _seen_member(seen, plan, name, by_name.get(name) or by_url.get(plan.peer_url(name))) for name in plan.members
+        _seen_member(seen, plan, name, by_url.get(plan.peer_url(name)) or by_name.get(name)) for name in plan.members
     )
     return Membership(
         members=members, list=listed, confirmed=confirmed, cluster_id=hex_id(listed.cluster_id) if listed else ""
     )
-
-
-def _member_list(seen: Observation, cluster_id: str) -> tuple[MemberList | None, bool]:
-    """The member list, from a linearizable answer if there is one; lists of other etcd clusters do not count."""
-    answers = [answer for answer in seen.answers.values() if answer.members]
-    for answer in sorted(answers, key=lambda answer: not answer.linearizable):
-        assert answer.members
-        if not cluster_id or hex_id(answer.members.cluster_id) == cluster_id:
-            return answer.members, answer.linearizable
-    return None, False
 
 
 def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member | None) -> SeenMember:
@@ -169,7 +180,7 @@ def _foreign_volume(seen: Observation, plan: Blueprint, name: str) -> Trouble | 
 def _trouble(seen: Observation, name: str, pod: Manifest | None) -> Trouble | None:
     claim = seen.objects.claims.get(seen.names.claim(name))
     from_claim = claim_trouble(claim, seen.complaints, seen.at) if claim else None
-    return from_claim or (pod_trouble(pod, seen.complaints, seen.at) if pod else None)
+    return from_claim or (pod_trouble(pod, seen.complaints, seen.at) if pod else refused_pods(seen.complaints))
 
 
 def _is_foreign(answer: Answer | None, cluster_id: str) -> bool:
@@ -188,13 +199,15 @@ def _why(
     """Why a member is not healthy; empty when it is."""
     if pod is None:
         return "its pod is missing"
+    if is_terminating(pod):  # also while it still answers: nothing may be built on it any more
+        return "its pod is terminating"
     if foreign and answer and answer.status:
         return f"it serves the data of another etcd cluster ({hex_id(answer.status.cluster_id)})"
     if answer is None:
-        if is_terminating(pod):
-            return "its pod is terminating"
         starting = "it could not be asked" if is_running(pod) else "its pod is starting"
         return trouble.reason if trouble else starting
+    if answer.status and listed and answer.status.member_id != listed.id:
+        return "it still runs as the member that was removed"
     if answer.status and any("CORRUPT" in error for error in answer.status.errors):
         return "etcd raised its corruption alarm"
     if answer.linearizable:

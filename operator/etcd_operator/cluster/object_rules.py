@@ -104,13 +104,24 @@ def _applies(judged: Judged, live: Named, wanted: Iterable[n.Manifest | None]) -
 def record_volumes(judged: Judged) -> Plan | None:
     """Write on each volume whose data it holds, once the member on it has answered as one of this etcd cluster."""
     plan = judged.blueprint
-    if not plan.bootstrapped:
+    if not plan.bootstrapped or not judged.membership.confirmed:
         return None
-    steps = [step for member in judged.membership.members if (step := _volume_record(judged, plan, member))]
+    steps = [step for each in judged.membership.members if (step := _volume_record(judged, plan, each, {n.MEMBERS}))]
     return Plan(steps=tuple(steps)) if steps else None
 
 
-def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember) -> Step | None:
+def record_members_on_volumes(judged: Judged) -> Plan | None:
+    """Write on each volume who the members are now, once a change of them is complete: adoption starts just those."""
+    plan = judged.blueprint
+    joining = any(plan.seat(member).joining for member in plan.members)
+    if not plan.bootstrapped or not judged.membership.confirmed or joining:
+        return None
+    steps = [step for each in judged.membership.members if (step := _volume_record(judged, plan, each, set()))]
+    return Plan(steps=tuple(steps)) if steps else None
+
+
+def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember, later: set[str]) -> Step | None:
+    """The step that records the member on its volume; a difference in `later` alone is none."""
     claim = judged.seen.objects.claims.get(plan.names.claim(member.name))
     if claim is None or is_terminating(claim) or not member.healthy or not member.answer or not member.answer.status:
         return None
@@ -118,14 +129,17 @@ def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember) -> Step 
         n.CLUSTER_ID: plan.cluster_id,
         n.MEMBER_ID: hex_id(member.answer.status.member_id),
         n.MEMBER_STATE: MEMBER,
-        n.INCARNATION: plan.incarnation_of(member.name),
+        n.INCARNATION: plan.seat(member.name).incarnation,
         n.MEMBERS: ",".join(plan.members),
         n.ETCD_VERSION: plan.spec.version,
         n.TLS_MODES: f"{plan.spec.tls.peer.mode}/{plan.spec.tls.client.mode}",
     }
     labels = n.object_labels(plan.names.name)
     found, metadata = annotations(claim), claim["metadata"]
-    if all(found.get(key) == value for key, value in wanted.items()) and is_satisfied(labels, metadata.get("labels")):
+    if found.get(n.CLUSTER_ID, plan.cluster_id) != plan.cluster_id:
+        return None  # another etcd's data is on it as well, and its record is not ours to overwrite
+    right = all(found.get(key) == value for key, value in wanted.items() if key not in later or key not in found)
+    if right and is_satisfied(labels, metadata.get("labels")):
         return None
     return Annotate(
         kind="PersistentVolumeClaim",
@@ -152,13 +166,14 @@ def refresh_mounted_files(judged: Judged) -> Plan | None:
             kind="Pod",
             name=member.name,
             uid=member.pod["metadata"]["uid"],
-            annotations=((n.FILES_REFRESHED, plan.cluster_id),),
+            annotations=((n.FILES_REFRESHED, plan.refreshed(member.name)),),
             reason="its configuration file is the fuse now",
         )
         for member in judged.membership.members
         if member.pod is not None
         and not is_terminating(member.pod)
-        and annotations(member.pod).get(n.FILES_REFRESHED) != plan.cluster_id
+        and plan.refreshed(member.name)
+        and annotations(member.pod).get(n.FILES_REFRESHED) != plan.refreshed(member.name)
     )
     return Plan(steps=steps) if steps else None
 

@@ -64,6 +64,8 @@ class Observation:
     #: Objects that the API server keeps otherwise than they were applied, by kind and name: the digest of what was
     #: wanted, and the state that came of it. Applying them again would change nothing.
     accepted: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    #: What etcd answered to a change of its members a moment ago, in words; empty when it may be asked again.
+    refusal: str = ""
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
 

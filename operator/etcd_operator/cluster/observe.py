@@ -15,7 +15,7 @@ from etcd_operator.cluster.certificates import authority_problem
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
 from etcd_operator.cluster.records import owner_uids
-from etcd_operator.cluster.trouble import is_running
+from etcd_operator.cluster.trouble import etcd_container, is_running
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.model import Answer, Endpoint
 from etcd_operator.etcd.probe import ask
@@ -91,6 +91,7 @@ class Observer:
         picture: Picture,
         accepted: Mapping[tuple[str, str], tuple[str, str]],
         answers: Mapping[str, Answer] | None = None,
+        refusal: str = "",
     ) -> Observation:
         """The picture together with what the members answer now, or with `answers` that they gave a moment ago."""
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
@@ -100,10 +101,11 @@ class Observer:
             cluster=picture.cluster,
             names=names,
             objects=picture.objects,
-            answers=await self._answers(picture, names, now) if answers is None else answers,
+            answers=await self._answers(picture) if answers is None else answers,
             complaints=picture.complaints,
             remembered=picture.remembered,
             accepted=accepted,
+            refusal=refusal,
             fresh_incarnation=uuid.uuid4().hex[:10],
         )
 
@@ -166,8 +168,22 @@ class Observer:
             if at >= since
         ]
 
-    async def _answers(self, picture: Picture, names: Names, now: datetime) -> Mapping[str, Answer]:
-        identity = self._identities.identity(names, picture.objects.secrets, now)
+    async def _answers(self, picture: Picture) -> Mapping[str, Answer]:
+        starting = {name for name, pod in picture.objects.pods.items() if not etcd_container(pod).get("started")}
+        return await ask(
+            self._etcd,
+            self.endpoints(picture),
+            starting=starting,
+            timeout=ANSWER_WITHIN,
+            election=ELECTION_WITHIN,
+            budget=ROUND_WITHIN,
+        )
+
+    def endpoints(self, picture: Picture) -> dict[str, Endpoint]:
+        """Where the members whose etcd runs are reached, by name."""
+        metadata = picture.cluster.metadata
+        names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
+        identity = self._identities.identity(names, picture.objects.secrets, datetime.now(UTC))
         endpoints = {}
         for name, pod in picture.objects.pods.items():
             address, tls = pod.get("status", {}).get("podIP"), _speaks_tls(pod)
@@ -175,7 +191,7 @@ class Observer:
                 continue
             server_name, who = (names.host(name), identity) if tls else (None, None)
             endpoints[name] = Endpoint(address=_address(address), server_name=server_name, tls=who)
-        return await ask(self._etcd, endpoints, timeout=ANSWER_WITHIN, election=ELECTION_WITHIN, budget=ROUND_WITHIN)
+        return endpoints
 
 
 def _address(ip: str) -> str:

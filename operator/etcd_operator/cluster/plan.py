@@ -7,7 +7,7 @@ order is the design, so it stands in one place where it can be read aloud.
 
 from collections.abc import Callable
 
-from etcd_operator.cluster import bootstrap_rules, object_rules
+from etcd_operator.cluster import bootstrap_rules, membership_rules, object_rules, restart_rules
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.steps import Plan
 
@@ -27,14 +27,24 @@ RULES: tuple[Rule, ...] = (
     object_rules.lay_foundation,
     object_rules.own_volumes,
     object_rules.issue_certificates,
+    membership_rules.replace_member_without_data,
+    membership_rules.add_missing_members,
+    membership_rules.remove_members_scaled_away,
     object_rules.keep_objects_right,
     object_rules.refresh_mounted_files,
+    membership_rules.restart_pods_of_older_members,
     object_rules.shield_from_foreign_members,
     object_rules.publish_access,
+    membership_rules.promote_learners,
+    membership_rules.retire_volumes_of_removed_members,
+    object_rules.record_members_on_volumes,
+    restart_rules.restart_in_order,
     object_rules.restart_members_of_a_lost_authority,
     object_rules.restart_next_member_that_refuses_the_operator,
     object_rules.nudge_the_controller_of_missing_pods,
     bootstrap_rules.wait_for_bootstrap,
+    membership_rules.wait_for_membership,
+    restart_rules.wait_for_restart,
     object_rules.wait_for_members,
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Named, Observation
@@ -22,6 +22,9 @@ from etcd_operator.resources.names import (
     MEMBERS,
     MOST_MEMBERS,
     RECORDED_AT,
+    RESTART,
+    REVISION,
+    REVISIONS,
     TLS_MODES,
     Manifest,
     Names,
@@ -29,6 +32,8 @@ from etcd_operator.resources.names import (
 
 #: The state of a volume whose member is in the member list, as far as the operator knows.
 MEMBER = "member"
+#: The state of a volume whose member was removed from etcd's list: its data is kept and is nobody's any more.
+MEMBER_REMOVED = "removed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +44,9 @@ class Foundation:
     spec: EtcdClusterSpec
     cluster_id: str
     recorded_at: str
+    revision: str
+    restart: str
+    revisions: dict[str, EtcdClusterSpec]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +94,7 @@ def foundation_on(manifest: Manifest | None) -> Foundation | None:
         return None
     try:
         spec = EtcdClusterSpec.model_validate_json(found[APPLIED_SPEC])
+        others = TypeAdapter(dict[str, EtcdClusterSpec]).validate_json(found.get(REVISIONS, "{}"))
     except ValidationError:
         return None
     return Foundation(
@@ -93,7 +102,18 @@ def foundation_on(manifest: Manifest | None) -> Foundation | None:
         spec=spec,
         cluster_id=found.get(CLUSTER_ID, ""),
         recorded_at=found.get(RECORDED_AT, ""),
+        revision=found.get(REVISION, ""),
+        restart=found.get(RESTART, ""),
+        revisions=others,
     )
+
+
+def foundation_objects(seen: Observation) -> list[Manifest | None]:
+    """The objects of this EtcdCluster that record what was founded, the one that pods start from first."""
+    return [
+        _own(seen, seen.objects.config_maps, seen.names.config_map),
+        _own(seen, seen.objects.stateful_sets, seen.names.stateful_set),
+    ]
 
 
 def foundation(seen: Observation) -> Foundation | None:
@@ -102,9 +122,8 @@ def foundation(seen: Observation) -> Foundation | None:
     Once the status has the proof, only the incarnation that it names counts: a ConfigMap that was sent before may
     arrive after it.
     """
-    config_map = foundation_on(_own(seen, seen.objects.config_maps, seen.names.config_map))
-    stateful_set = foundation_on(_own(seen, seen.objects.stateful_sets, seen.names.stateful_set))
-    for candidate in (stateful_set, config_map):
+    config_map, stateful_set = map(foundation_on, foundation_objects(seen))
+    for candidate in (config_map, stateful_set):
         if candidate and candidate.cluster_id:
             return candidate
     proven = seen.cluster.status.bootstrap

@@ -7,16 +7,27 @@ on the objects, and what the user wrote beyond it is pending, by name.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.records import Proof, VolumeRecord, foundation, recorded_members, volume_records
-from etcd_operator.etcd.model import hex_id
+from etcd_operator.cluster.records import (
+    Proof,
+    VolumeRecord,
+    annotations,
+    foundation,
+    is_terminating,
+    volume_records,
+)
+from etcd_operator.cluster.roster import seats
+from etcd_operator.cluster.trouble import is_ready
+from etcd_operator.cluster.upgrade import upgrade_problem
 from etcd_operator.etcd.options import check_extra
 from etcd_operator.resources.blueprint import Blueprint
-from etcd_operator.resources.names import MOST_MEMBERS
+from etcd_operator.resources.names import MOST_MEMBERS, RESTART, REVISION, Manifest
 from etcd_operator.resources.overlay import overlay_problems
 from etcd_operator.resources.secrets import content
 
@@ -36,6 +47,18 @@ def settled_json(spec: EtcdClusterSpec) -> str:
     return json.dumps(_settled(spec), sort_keys=True, separators=(",", ":"))
 
 
+def revision_of(settled: str, restart: str) -> str:
+    """A short name for what of a settled spec a running member holds on to, and for the restart that was asked for.
+
+    Neither the number of members nor the size of the volumes is part of it: those change without a restart.
+    """
+    held = json.loads(settled)
+    held.pop("members", None)
+    held.get("storage", {}).pop("size", None)
+    text = json.dumps([held, restart], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
 def problems(spec: EtcdClusterSpec) -> list[str]:
     """What is wrong with the spec beyond what the API server can see, one sentence each."""
     overlay = spec.pod_template.model_dump(by_alias=True, exclude_none=True, mode="json")
@@ -43,7 +66,10 @@ def problems(spec: EtcdClusterSpec) -> list[str]:
 
 
 def pending(wanted: EtcdClusterSpec, running: EtcdClusterSpec) -> tuple[str, ...]:
-    """The fields in which the user's spec differs from what runs: `spec.version`, `spec.options.extra`."""
+    """The fields in which the user's spec differs from what runs: `spec.version`, `spec.options.extra`.
+
+    Of a founded cluster never `spec.members`: who the members are is etcd's to say, and membership follows the spec.
+    """
     return tuple(f"spec.{path}" for path in _differences(_settled(wanted), _settled(running)))
 
 
@@ -54,30 +80,99 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
     if found is not None:
         spec, incarnation = found.spec, found.incarnation
     elif proven.cluster_id and records:
-        spec, incarnation = _adopted_spec(seen, records), records[seen.names.sorted(records)[0]].incarnation
+        spec = _adopted_spec(seen, records)
+        incarnation = _founding_incarnation(seen, spec, records, proven.cluster_id)
     elif (told := seen.cluster.status.bootstrap) and told.cluster_id == proven.cluster_id:
         spec, incarnation = _last_seen_spec(seen), told.incarnation
     else:
         spec, incarnation = seen.cluster.spec, seen.fresh_incarnation
-    members = set(seen.names.members(spec.members))
-    if proven.cluster_id:
-        members |= recorded_members(seen.names, records.values(), proven.cluster_id) | _listed_members(
-            seen, proven.cluster_id
-        )
-    highest = max(seen.names.ordinal(member) or 0 for member in members)
-    return Blueprint(
+    restart = found.restart if found else _restart(seen)
+    revision = (found.revision if found else "") or revision_of(settled_json(spec), restart)
+    base = Blueprint(
         names=seen.names,
         uid=seen.cluster.metadata.uid,
-        spec=_with_live_fields(spec, seen.cluster.spec),
+        spec=_with_live_fields(spec, seen.cluster.spec, founded=bool(proven.cluster_id)),
         applied_spec=settled_json(spec),
-        members=seen.names.members(highest + 1),
+        revision=revision,
+        template_revision=revision,
+        target_revision=revision,
+        revisions=found.revisions if found else {},
+        restart=restart,
+        members=seen.names.members(spec.members),
         incarnation=incarnation,
-        member_incarnations={name: record.incarnation for name, record in records.items()},
         cluster_id=proven.cluster_id,
         recorded_at=proven.recorded_at,
         peer_authority=_authority_digest(seen, seen.names.peer_certificate),
         client_authority=_authority_digest(seen, seen.names.server_certificate),
     )
+    if not proven.cluster_id:
+        return base
+    taken = seats(seen, base, records)
+    plan = _on_the_way(seen, replace(base, members=seen.names.sorted(taken), seats=taken))
+    return replace(plan, template_revision=_template_revision(seen, plan))
+
+
+def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
+    """The blueprint with the spec that the members are to be restarted for; with it as the applied one when all were.
+
+    A spec that cannot work, or cannot follow the one that runs, is nobody's target, and neither is the one before: all
+    stays as it is until the spec is corrected.
+    """
+    wanted, restart = target_spec(seen.cluster.spec, plan.spec), _restart(seen) or plan.restart
+    if settled_json(wanted) == settled_json(plan.spec) and restart == plan.restart:
+        return plan
+    target = revision_of(settled_json(wanted), restart)
+    accepted = any(plan.revision_of(member) == target for member in plan.members)
+    if problems(wanted) or (not accepted and upgrade_problem(seen, plan.spec, wanted)):
+        return replace(plan, target_revision="")
+    if all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members):
+        return replace(
+            plan,
+            spec=wanted,
+            applied_spec=settled_json(wanted),
+            revision=target,
+            target_revision=target,
+            restart=restart,
+        )
+    return replace(plan, revisions={**plan.revisions, target: wanted}, target_revision=target)
+
+
+def target_spec(wanted: EtcdClusterSpec, running: EtcdClusterSpec) -> EtcdClusterSpec:
+    """The user's spec, but for what a restart does not bring about: the size of the volumes."""
+    storage = wanted.storage.model_copy(update={"size": running.storage.size})
+    return wanted.model_copy(update={"storage": storage})
+
+
+def _template_revision(seen: Observation, plan: Blueprint) -> str:
+    """What the next pod is made from: the revision of the member that lacks one, or the applied one.
+
+    So a pod that is made for any other reason while members restart is one that is known to work. Never that of a
+    change that was withdrawn: what the API server refused in it would be refused for ever.
+    """
+    pods = {member: seen.objects.pods.get(member) for member in plan.members}
+    usable = {plan.revision, plan.target_revision or plan.revision}
+    for member, pod in pods.items():
+        if pod is None or is_terminating(pod):
+            return plan.revision_of(member) if plan.revision_of(member) in usable else plan.revision
+    for member, pod in pods.items():
+        if pod is not None and is_outdated(plan, member, pod) and plan.revision_of(member) in usable:
+            return plan.revision_of(member)
+    return plan.revision
+
+
+def is_outdated(plan: Blueprint, member: str, pod: Manifest) -> bool:
+    """Whether a pod was made from another spec than its member's file, or read that file before it was changed."""
+    made_from = annotations(pod).get(REVISION, plan.revision_of(member))  # something may strip it from every pod
+    return made_from != plan.revision_of(member) or pod["metadata"]["uid"] == plan.seat(member).outdated_pod
+
+
+def _is_current(seen: Observation, plan: Blueprint, member: str) -> bool:
+    pod = seen.objects.pods.get(member)
+    return pod is not None and is_ready(pod) and not is_terminating(pod) and not is_outdated(plan, member, pod)
+
+
+def _restart(seen: Observation) -> str:
+    return seen.cluster.metadata.annotations.get(RESTART, "")
 
 
 def _authority_digest(seen: Observation, name: str) -> str:
@@ -96,6 +191,10 @@ def refounded(seen: Observation) -> Blueprint:
         applied_spec=settled_json(spec),
         members=seen.names.members(spec.members),
         incarnation=seen.fresh_incarnation,
+        revision=(revision := revision_of(settled_json(spec), _restart(seen))),
+        template_revision=revision,
+        target_revision=revision,
+        restart=_restart(seen),
     )
 
 
@@ -121,39 +220,39 @@ def _adopted_spec(seen: Observation, records: Mapping[str, VolumeRecord]) -> Etc
 def _last_seen_spec(seen: Observation) -> EtcdClusterSpec:
     """The user's spec, but the size and version that the status tells: nothing else survived the first minute."""
     status, wanted = seen.cluster.status, seen.cluster.spec
-    size = len(status.members) or _founders(seen) or wanted.members
+    told = status.bootstrap
+    size = len(status.members) or (_founders(seen, told.incarnation, told.cluster_id) if told else 0) or wanted.members
     return wanted.model_copy(update={"members": size, "version": status.version or wanted.version})
 
 
-def _founders(seen: Observation) -> int:
-    """How many members founded the etcd that the status has the proof of, by its cluster ID; 0 where none fits."""
-    told = seen.cluster.status.bootstrap
-    if told is None:
-        return 0
+def _founding_incarnation(
+    seen: Observation, spec: EtcdClusterSpec, records: Mapping[str, VolumeRecord], cluster_id: str
+) -> str:
+    """The incarnation that founded this etcd, which members that were never replaced still have for their directory."""
+    counted = Counter(records[member].incarnation for member in seen.names.sorted(records))
+    for incarnation, _ in counted.most_common():
+        if _founders(seen, incarnation, cluster_id, tls_as_in=spec):
+            return incarnation
+    return counted.most_common(1)[0][0]
+
+
+def _founders(seen: Observation, incarnation: str, cluster_id: str, *, tls_as_in: EtcdClusterSpec | None = None) -> int:
+    """How many members founded the etcd of that cluster ID with that incarnation; 0 where none fits."""
     for size in range(1, MOST_MEMBERS + 1):
         founded = Blueprint(
             names=seen.names,
             uid=seen.cluster.metadata.uid,
-            spec=seen.cluster.spec,
+            spec=tls_as_in or seen.cluster.spec,
             applied_spec="",
             members=seen.names.members(size),
-            incarnation=told.incarnation,
+            incarnation=incarnation,
         )
-        if founded.founding_id == told.cluster_id:
+        if founded.founding_id == cluster_id:
             return size
     return 0
 
 
-def _listed_members(seen: Observation, cluster_id: str) -> set[str]:
-    """Names in etcd's own member list that are pods of this StatefulSet."""
-    listed = set()
-    for answer in seen.answers.values():
-        if answer.members and hex_id(answer.members.cluster_id) == cluster_id:
-            listed |= {member.name for member in answer.members.members if seen.names.ordinal(member.name) is not None}
-    return listed
-
-
-def _with_live_fields(running: EtcdClusterSpec, wanted: EtcdClusterSpec) -> EtcdClusterSpec:
+def _with_live_fields(running: EtcdClusterSpec, wanted: EtcdClusterSpec, *, founded: bool) -> EtcdClusterSpec:
     client = running.tls.client.model_copy(update={"extra_sans": wanted.tls.client.extra_sans})
     tls = running.tls.model_copy(
         update={
@@ -163,7 +262,8 @@ def _with_live_fields(running: EtcdClusterSpec, wanted: EtcdClusterSpec) -> Etcd
         }
     )
     storage = running.storage.model_copy(update={"deletion_policy": wanted.storage.deletion_policy})
-    return running.model_copy(update={"tls": tls, "storage": storage})
+    members = wanted.members if founded else running.members
+    return running.model_copy(update={"tls": tls, "storage": storage, "members": members})
 
 
 def _settled(spec: EtcdClusterSpec) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def status(judged: Judged, outcome: Outcome) -> EtcdClusterStatus:
     voters = members.voter_count
     return EtcdClusterStatus(
         observed_generation=seen.cluster.metadata.generation,
-        ready_members=len([member for member in members.members if member.healthy]),
+        ready_members=len(members.healthy),
         selector=f"{CLUSTER_LABEL}={plan.names.name}",
         summary=summary(judged, outcome),
         cluster_id=plan.cluster_id or None,

@@ -84,7 +84,48 @@ class Delete:
     foreground: bool = False
 
 
-Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddMember:
+    """Add a learner to etcd's member list; `through` is the member that is asked, as in all that follow."""
+
+    member: str
+    peer_url: str
+    through: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoveMember:
+    """Remove a member from etcd's list for good."""
+
+    member: str
+    member_id: int
+    through: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromoteMember:
+    """Make a voter of a learner."""
+
+    member: str
+    member_id: int
+    through: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoveLeader:
+    """Hand the lead to a voter; `through` is the leader."""
+
+    member: str
+    member_id: int
+    through: str
+    reason: str
+
+
+EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader
+Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete | EtcdStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,13 +9,17 @@ from typing import Literal
 
 from etcd_operator.api import Condition, EtcdClusterStatus
 from etcd_operator.cluster.steps import (
+    AddMember,
     Annotate,
     Apply,
     Delete,
     IssueAuthority,
     IssueLeaf,
+    MoveLeader,
     Plan,
+    PromoteMember,
     RecordBootstrap,
+    RemoveMember,
     SetOwner,
 )
 
@@ -44,6 +48,14 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
                 tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
             case IssueAuthority() | IssueLeaf() if published:
                 tales.append(Tale(type="Normal", reason="IssuingCertificate", message=step.reason))
+            case AddMember():
+                tales.append(_tale("AddingMember", f"adding {step.member} as a learner: {step.reason}"))
+            case RemoveMember():
+                tales.append(_tale("RemovingMember", f"removing member {step.member} from etcd: {step.reason}"))
+            case PromoteMember():
+                tales.append(_tale("PromotingMember", f"learner {step.member} becomes a voter: {step.reason}"))
+            case MoveLeader():
+                tales.append(_tale("MovingLeader", f"{step.member} is to lead: {step.reason}"))
             case SetOwner():
                 tales.append(
                     Tale(type="Normal", reason="Applying", message=f"PersistentVolumeClaim {step.claim}: {step.reason}")
@@ -51,6 +63,10 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
             case Annotate() if step.kind == "Pod" and step.labels:
                 tales.append(Tale(type="Normal", reason="Applying", message=f"Pod {step.name}: {step.reason}"))
     return tales
+
+
+def _tale(reason: str, message: str) -> Tale:
+    return Tale(type="Normal", reason=reason, message=message)
 
 
 def tales_of_status(before: EtcdClusterStatus | None, after: EtcdClusterStatus) -> list[Tale]:

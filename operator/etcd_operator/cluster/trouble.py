@@ -133,7 +133,8 @@ _CRASH_REASONS = {
 
 def _complained(name: str, complaints: tuple[Complaint, ...]) -> Trouble | None:
     for complaint in complaints:
-        if complaint.kind == "Pod" and complaint.name == name:
+        # A failed probe tells of the container that ran before, not of why none runs now.
+        if complaint.kind == "Pod" and complaint.name == name and complaint.reason != "Unhealthy":
             return Trouble(reason=complaint.reason, message=f"{name}: {complaint.message}")
     return None
 

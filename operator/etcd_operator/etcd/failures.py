@@ -54,6 +54,8 @@ SIGNS: tuple[_Sign, ...] = (
     ),
     _Sign("no space left on device", "no_space", "the volume is full"),
     _Sign("disk quota exceeded", "no_space", "the volume's quota is used up"),
+    _Sign("cannot allocate memory", "killed", "etcd had too little memory to start"),
+    _Sign("too many open files", "storage", "etcd may open too few files: {error}"),
     _Sign("read-only file system", "storage", "the volume is read-only"),
     _Sign("input/output error", "storage", "the volume fails: {error}"),
     _Sign("cannot access data directory", "storage", "etcd cannot write to its data directory: {error}"),

@@ -7,7 +7,7 @@ packet must not make a member look dead. The whole round ends within `BUDGET`.
 # ruff: noqa: ASYNC109 - a timeout here is a deadline that gRPC tells etcd, which then stops working on the call
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -23,6 +23,9 @@ BUDGET = 4.5
 #: A report older than this is asked for anew before it is believed about the leader: an election is that fast.
 _FRESH = 0.5
 
+#: Seconds for one try to ask a member whose process has only just begun.
+_STARTING = 0.3
+
 #: Seconds between two looks at whether an election is over; etcd tells nobody by itself.
 _ELECTION_PACE = 0.1
 
@@ -34,17 +37,24 @@ async def ask(
     client: EtcdClient,
     endpoints: Mapping[str, Endpoint],
     *,
+    starting: Collection[str] = (),
     timeout: float = 2.0,
     election: float = 2.0,
     budget: float = BUDGET,
 ) -> dict[str, Answer]:
     """Ask every member at once, by name.
 
+    starting: names of members whose process has only just begun: it accepts connections long before it answers, so that
+    its silence means nothing yet and is not waited for.
+
     In seconds: `timeout` for one try, `election` for how long a member without a leader may look for one before that
     is told, `budget` for the round.
     """
     answers = await asyncio.gather(
-        *(_ask_one(client, endpoint, timeout, election, budget) for endpoint in endpoints.values())
+        *(
+            _ask_one(client, endpoint, _STARTING if name in starting else timeout, election, budget)
+            for name, endpoint in endpoints.items()
+        )
     )
     return dict(zip(endpoints, answers, strict=True))
 

@@ -4,8 +4,10 @@ Pure.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.resources.names import (
@@ -16,10 +18,32 @@ from etcd_operator.resources.names import (
     INCARNATION,
     PEER_AUTHORITY,
     RECORDED_AT,
+    RESTART,
+    REVISION,
+    REVISIONS,
+    ROSTER,
     Manifest,
     Names,
     object_labels,
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seat:
+    """One member of the etcd as the objects record it.
+
+    `incarnation` names its data directory: the founding's for a founder, its own member ID in hex for a member that
+    was added later, so that no member ever finds another one's data. `member_id` is hex, empty while it is not known.
+    `joining`: it was added and has not started yet, so that its file is the one that joins. `revision` names the spec
+    that its file is written from, empty for the applied one; `outdated_pod` is the UID of the pod that ran when the
+    file was last changed, and that another one is to replace.
+    """
+
+    incarnation: str
+    member_id: str = ""
+    joining: bool = False
+    revision: str = ""
+    outdated_pod: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +52,12 @@ class Blueprint:
 
     `spec` is the settled spec: what the members run, which is not what the user wrote last while a change
     waits for an ordered restart. `applied_spec` is its JSON, kept on the objects so that it outlives a lost
-    status. `cluster_id` is empty until bootstrap was recorded; from then on every member's file is the fuse.
+    status, and `revision` its short name. While members restart, `revisions` has the other specs that some run
+    already, or are to run, by revision; the pod template is written from that of `template_revision`.
+
+    `members` are those that are to run: once founded, what etcd's own member list says, and `seats` tells where each
+    has its data. `cluster_id` is empty until bootstrap was recorded; from then on every member's file is the fuse, but
+    those of members that are joining.
     """
 
     names: Names
@@ -37,7 +66,15 @@ class Blueprint:
     applied_spec: str
     members: tuple[str, ...]
     incarnation: str
-    member_incarnations: Mapping[str, str] = field(default_factory=dict)
+    revision: str = ""
+    revisions: Mapping[str, EtcdClusterSpec] = field(default_factory=dict)
+    template_revision: str = ""
+    #: The revision that all members are to run: another one than the applied one while they restart in order, none
+    #: while the user's spec cannot be run.
+    target_revision: str = ""
+    #: The restart that was asked for last and is done, see `names.RESTART`.
+    restart: str = ""
+    seats: Mapping[str, Seat] = field(default_factory=dict)
     cluster_id: str = ""
     recorded_at: str = ""
     #: Digests of the authorities that a member trusts when it starts now; empty while there is none.
@@ -77,11 +114,45 @@ class Blueprint:
 
         etcd makes it from nothing else: membership.computeMemberID and RaftCluster.genID, the same in 3.5 to 3.7.
         """
-        founders = sorted(_sha1((self.peer_url(member) + self.token).encode()) for member in self.members)
-        return f"{int.from_bytes(_sha1(b''.join(founders)), 'big'):x}"
+        founders = sorted(self._founder(member) for member in self.members)
+        return _hex(_sha1(b"".join(founders)))
 
-    def incarnation_of(self, member: str) -> str:
-        return self.member_incarnations.get(member, self.incarnation)
+    def founding_member_id(self, member: str) -> str:
+        """The member ID, in hex, that a founder with this name and token has."""
+        return _hex(self._founder(member))
+
+    def _founder(self, member: str) -> bytes:
+        return _sha1((self.peer_url(member) + self.token).encode())
+
+    @property
+    def replicas(self) -> int:
+        """Pods of the StatefulSet: its ordinals have no gaps, also where a member in the middle is being replaced."""
+        return max((self.names.ordinal(member) or 0 for member in self.members), default=-1) + 1
+
+    def seat(self, member: str) -> Seat:
+        return self.seats.get(member, Seat(incarnation=self.incarnation))
+
+    def as_of(self, revision: str) -> Self:
+        """The same cluster as the spec of that revision has it; the applied one where it is not known."""
+        return replace(self, spec=self.revisions.get(revision, self.spec))
+
+    @property
+    def oldest_version(self) -> str:
+        """The oldest version that any member runs or is to run."""
+        specs = [self.spec, *(spec for revision, spec in self.revisions.items() if revision in self._revisions_in_use)]
+        return min((spec.version for spec in specs), key=lambda version: [int(part) for part in version.split(".")])
+
+    @property
+    def _revisions_in_use(self) -> set[str]:
+        return {self.target_revision, *(self.revision_of(member) for member in self.members)}
+
+    def revision_of(self, member: str) -> str:
+        return self.seat(member).revision or self.revision
+
+    def refreshed(self, member: str) -> str:
+        """What a pod carries once its file is this member's fuse; empty while there is none."""
+        seat = self.seat(member)
+        return "" if seat.joining or not self.bootstrapped else f"{self.cluster_id}.{seat.incarnation}"
 
     def peer_url(self, member: str) -> str:
         return f"{'https' if self.peer_tls else 'http'}://{self.names.host(member)}:2380"
@@ -92,6 +163,10 @@ class Blueprint:
 
 def _sha1(text: bytes) -> bytes:
     return hashlib.sha1(text, usedforsecurity=False).digest()[:8]
+
+
+def _hex(number: bytes) -> str:
+    return f"{int.from_bytes(number, 'big'):x}"
 
 
 def owner_reference(names: Names, uid: str) -> Manifest:
@@ -121,4 +196,35 @@ def owned_metadata(blueprint: Blueprint, name: str, annotations: Mapping[str, st
 def foundation_annotations(blueprint: Blueprint) -> dict[str, str]:
     """What StatefulSet and ConfigMap both record, so that either can be rebuilt from the other."""
     recorded = {CLUSTER_ID: blueprint.cluster_id, RECORDED_AT: blueprint.recorded_at} if blueprint.bootstrapped else {}
-    return {INCARNATION: blueprint.incarnation, APPLIED_SPEC: blueprint.applied_spec, **recorded}
+    return {
+        INCARNATION: blueprint.incarnation,
+        APPLIED_SPEC: blueprint.applied_spec,
+        REVISION: blueprint.revision,
+        **({RESTART: blueprint.restart} if blueprint.restart else {}),
+        ROSTER: _roster(blueprint),
+        **_revisions(blueprint),
+        **recorded,
+    }
+
+
+def _revisions(blueprint: Blueprint) -> dict[str, str]:
+    """The specs that members run beside the applied one; none at rest."""
+    used = {blueprint.revision_of(member) for member in blueprint.members} - {blueprint.revision}
+    specs = {
+        revision: spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+        for revision, spec in blueprint.revisions.items()
+        if revision in used
+    }
+    return {REVISIONS: json.dumps(specs, separators=(",", ":"), sort_keys=True)} if specs else {}
+
+
+def _roster(blueprint: Blueprint) -> str:
+    seats = {}
+    for member in blueprint.members:
+        seat = blueprint.seat(member)
+        seats[member] = {"incarnation": seat.incarnation}
+        seats[member] |= {"id": seat.member_id} if seat.member_id else {}
+        seats[member] |= {"state": "joining"} if seat.joining else {}
+        seats[member] |= {"revision": blueprint.revision_of(member)}
+        seats[member] |= {"outdatedPod": seat.outdated_pod} if seat.outdated_pod else {}
+    return json.dumps(seats, separators=(",", ":"), sort_keys=True)

@@ -2,7 +2,9 @@
 
 Pure. While a cluster bootstraps, each file carries the whole initial cluster and `new`. Once bootstrap was
 recorded, a member's file lists only itself with `existing`: on its data a restart ignores the list, on an
-emptied directory etcd exits and refuses again (seen on 3.5, 3.6 and 3.7).
+emptied directory etcd exits and refuses again (seen on 3.5, 3.6 and 3.7). Only the file of a member that was added
+and has not started yet carries the whole member list with `existing`, which is how etcd joins; it must be exactly
+etcd's own list, learners that have not started included ("member count is unequal" otherwise).
 """
 
 from etcd_operator.api import EtcdClusterSpec
@@ -21,10 +23,11 @@ def config_map(blueprint: Blueprint) -> Manifest:
 
 
 def _file(blueprint: Blueprint, member: str) -> str:
-    listed = (member,) if blueprint.bootstrapped else blueprint.members
+    seat, blueprint = blueprint.seat(member), blueprint.as_of(blueprint.revision_of(member))
+    listed = (member,) if blueprint.bootstrapped and not seat.joining else blueprint.members
     return member_file(
         name=member,
-        incarnation=blueprint.incarnation_of(member),
+        incarnation=seat.incarnation,
         version=blueprint.spec.version,
         peer_url=blueprint.peer_url(member),
         client_url=blueprint.client_url(member),

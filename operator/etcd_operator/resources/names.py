@@ -22,6 +22,15 @@ SERVING_LABEL = f"{GROUP}/serving"
 #: On StatefulSet and ConfigMap: what was founded, see `cluster.facts`.
 INCARNATION = f"{GROUP}/incarnation"
 APPLIED_SPEC = f"{GROUP}/applied-spec"
+#: On StatefulSet and ConfigMap: every member's data directory and, once it is known, its member ID; see `Seat`.
+ROSTER = f"{GROUP}/roster"
+#: On StatefulSet and ConfigMap: the specs, by revision, that members run beside the applied one while they restart.
+REVISIONS = f"{GROUP}/revisions"
+#: On StatefulSet and ConfigMap: the revision of the applied spec. On pods: the one that they were made from.
+REVISION = f"{GROUP}/revision"
+#: On an EtcdCluster: any new value asks for a restart of all members, in order. On StatefulSet and ConfigMap: the one
+#: that is done.
+RESTART = f"{GROUP}/restart"
 #: On StatefulSet, ConfigMap and PersistentVolumeClaims once bootstrap was recorded: hex, as etcdctl prints it.
 CLUSTER_ID = f"{GROUP}/cluster-id"
 RECORDED_AT = f"{GROUP}/recorded-at"
@@ -31,7 +40,8 @@ MEMBER_STATE = f"{GROUP}/member-state"
 MEMBERS = f"{GROUP}/members"
 ETCD_VERSION = f"{GROUP}/etcd-version"
 TLS_MODES = f"{GROUP}/tls"
-#: On pods: the cluster ID that was proved when the fuse files were written; setting it makes the kubelet refresh them.
+#: On pods: cluster ID and incarnation of the member when its fuse file was written; setting it makes the kubelet
+#: refresh the file, and tells for good as which member this pod ran.
 #: Not in the pod template, whose every change would make the pods that run outdated.
 FILES_REFRESHED = f"{GROUP}/files-refreshed"
 #: On the StatefulSet: when its controller was last made to look at it again.

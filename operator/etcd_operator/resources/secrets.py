@@ -43,7 +43,7 @@ def wanted_authorities(blueprint: Blueprint) -> tuple[Side, ...]:
 
 def peer_leaf(blueprint: Blueprint) -> LeafRequest:
     names = blueprint.names
-    checked = minor(blueprint.spec.version) <= LAST_MINOR_WITH_SAN_CHECK
+    checked = minor(blueprint.oldest_version) <= LAST_MINOR_WITH_SAN_CHECK
     hosts = tuple(names.host(member) for member in blueprint.members) if checked else (f"*.{names.peer_domain}",)
     return LeafRequest(secret=names.peer_certificate, side="peer", common_name=f"{names.name} peer", dns_names=hosts)
 

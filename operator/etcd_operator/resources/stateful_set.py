@@ -10,6 +10,7 @@ from etcd_operator.resources.names import (
     HTTP_PORT,
     METRICS_PORT,
     PEER_PORT,
+    REVISION,
     SERVING_LABEL,
     Manifest,
     object_labels,
@@ -22,6 +23,7 @@ USER = 65532
 
 
 def stateful_set(blueprint: Blueprint) -> Manifest:
+    blueprint = blueprint.as_of(blueprint.template_revision)
     overlay = blueprint.spec.pod_template.model_dump(by_alias=True, exclude_none=True, mode="json")
     return {
         "apiVersion": "apps/v1",
@@ -29,7 +31,7 @@ def stateful_set(blueprint: Blueprint) -> Manifest:
         "metadata": owned_metadata(blueprint, blueprint.names.stateful_set, foundation_annotations(blueprint)),
         "spec": {
             "serviceName": blueprint.names.peer_service,
-            "replicas": len(blueprint.members),
+            "replicas": blueprint.replicas,
             "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "OnDelete"},
             "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "whenDeleted": "Retain"},
@@ -46,7 +48,7 @@ def _pod_template(blueprint: Blueprint) -> Manifest:
     return {
         "metadata": {
             "labels": {**object_labels(blueprint.names.name), SERVING_LABEL: "true"},
-            "annotations": blueprint.authority_annotations,
+            "annotations": {REVISION: blueprint.template_revision, **blueprint.authority_annotations},
         },
         "spec": {
             "automountServiceAccountToken": False,

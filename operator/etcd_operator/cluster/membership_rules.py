@@ -1,0 +1,341 @@
+"""Who is to be a member: scaling, and replacing members whose data is gone.
+
+Pure. etcd's own list, confirmed by a quorum in this very look, is where every change starts and what it is judged by;
+the objects follow it (`roster`). One voter at a time: voters are removed and learners promoted one by one, only while
+the voters that remain are a quorum of healthy ones. A member joins as a learner, under a member ID and in a directory
+that no one had before.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.records import (
+    MEMBER_REMOVED,
+    annotations,
+    is_terminating,
+    owner_uids,
+    volume_records,
+)
+from etcd_operator.cluster.roster import recorded_seats
+from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
+from etcd_operator.etcd.model import hex_id
+from etcd_operator.resources import names as n
+from etcd_operator.resources.secrets import minor
+
+#: How far a learner's applied index may be behind the leader's last entry: etcd's own measure, 90% of the index, is no
+#: bound on a log that is long.
+IN_SYNC = 1000
+#: The first minor version of etcd that takes more than one learner at a time (max-learners).
+MANY_LEARNERS = (3, 6)
+#: What etcd's last words prove: that the data directory of a member that had one is empty, or of no use.
+DATA_GONE = {"DataMissing", "DataCorrupt"}
+#: What etcd's last words can mean of a member that is to join: it read an older file, or none.
+STALE_FILE = {"DataMissing", "DataCorrupt", "MemberListRefused", "MemberRemoved", "InvalidOption"}
+#: How long its pod may go on failing so before another takes its place: a joiner without a name service says the same.
+STALE_AFTER = timedelta(seconds=10)
+
+
+def wanted_members(judged: Judged) -> tuple[str, ...]:
+    return judged.blueprint.names.members(judged.seen.cluster.spec.members)
+
+
+def missing_members(judged: Judged) -> tuple[str, ...]:
+    """Members that are wanted and that etcd's list does not have."""
+    listed = {member.name for member in judged.membership.members if member.listed}
+    return tuple(name for name in wanted_members(judged) if name not in listed)
+
+
+def surplus_members(judged: Judged) -> tuple[SeenMember, ...]:
+    """Members in etcd's list that are not wanted any more."""
+    wanted = wanted_members(judged)
+    return tuple(member for member in judged.membership.members if member.listed and member.name not in wanted)
+
+
+def _through(judged: Judged) -> SeenMember | None:
+    """The member to tell etcd a change through; `None` unless a quorum confirmed the list of this look.
+
+    Also `None` for the moment after etcd refused a change, so that all else goes on meanwhile.
+    """
+    members = judged.membership
+    if not judged.blueprint.bootstrapped or not members.confirmed or members.list is None or judged.seen.refusal:
+        return None
+    return members.connected
+
+
+def replace_member_without_data(judged: Judged) -> Plan | None:
+    """Remove a member whose data is proved gone; the next look adds it anew."""
+    for member in judged.membership.members:
+        reason = _data_gone(judged, member)
+        if not reason or member.name not in wanted_members(judged) or (member.healthy and _is_incomplete(judged)):
+            continue
+        if plan := _removal(judged, member, (), reason):
+            return plan
+    return None
+
+
+def _is_incomplete(judged: Judged) -> bool:
+    """Whether a member is being replaced already: then one that still serves is not given up as well."""
+    return bool(missing_members(judged) or judged.membership.learners)
+
+
+def _data_gone(judged: Judged, member: SeenMember) -> str:
+    """Why the member can never serve its data again; empty where that is not proved.
+
+    The fuse's words prove it only of a member that has started once and whose pod has had the fuse since: a joiner that
+    finds no name service says the same.
+    """
+    if member.listed is None or not member.listed.started:
+        return ""
+    claim = judged.seen.objects.claims.get(judged.blueprint.names.claim(member.name))
+    if is_terminating(claim):
+        return "its volume was deleted"
+    if claim is not None and claim.get("status", {}).get("phase") == "Lost":
+        return "its volume is lost"
+    fused = annotations(member.pod).get(n.FILES_REFRESHED) == judged.blueprint.refreshed(member.name)
+    if fused and not member.healthy and member.trouble and member.trouble.reason in DATA_GONE:
+        return member.trouble.message.partition(": ")[2]
+    return ""
+
+
+def remove_members_scaled_away(judged: Judged) -> Plan | None:
+    """Remove who is not wanted any more: learners first, then voters that are ill, then the others, the leader last.
+
+    Voters stay until members that are being replaced have joined, unless those cannot start.
+    """
+    surplus, leader = surplus_members(judged), judged.membership.leader
+    wanted = wanted_members(judged)
+    joining = [each for each in judged.membership.learners if each.name in wanted and not each.trouble]
+    if joining or missing_members(judged):
+        surplus = tuple(member for member in surplus if member.role == "Learner" or not member.healthy)
+    order = sorted(
+        surplus,
+        key=lambda member: (
+            member.role == "Voter",
+            member.healthy,
+            member is leader,
+            -(judged.blueprint.names.ordinal(member.name) or 0),
+        ),
+    )
+    size = judged.seen.cluster.spec.members
+    for member in order:
+        if plan := _removal(judged, member, surplus, f"spec.members is {size}"):
+            return plan
+    return None
+
+
+def _removal(judged: Judged, member: SeenMember, surplus: Sequence[SeenMember], reason: str) -> Plan | None:
+    """Remove a member, the lead first moved off it; `None` where the voters that remain would be no healthy quorum."""
+    members, through = judged.membership, _through(judged)
+    if through is None or member.listed is None:
+        return None
+    if member.role == "Voter" and not members.survives_without(member):
+        return None
+    if member is members.leader and member.role == "Voter":
+        return move_leader(judged, member, (*surplus, member), f"{member.name} is to be removed: {reason}")
+    if member is through:
+        return None  # who leads is not known just now
+    step = RemoveMember(member=member.name, member_id=member.listed.id, through=through.name, reason=reason)
+    return Plan(steps=(step,))
+
+
+def move_leader(judged: Judged, leader: SeenMember, without: Iterable[SeenMember], reason: str) -> Plan | None:
+    """Move the lead to the most advanced healthy voter that is none of `without`."""
+    if judged.seen.refusal:
+        return None
+    staying = [member for member in judged.membership.healthy if member not in tuple(without)]
+    best = max(staying, key=_progress, default=None)
+    if best is None or best.listed is None:
+        return None
+    step = MoveLeader(member=best.name, member_id=best.listed.id, through=leader.name, reason=reason)
+    return Plan(steps=(step,))
+
+
+def _progress(member: SeenMember) -> tuple[int, int]:
+    report = member.answer.status if member.answer else None
+    return (report.raft_applied_index, report.raft_index) if report else (0, 0)
+
+
+def add_missing_members(judged: Judged) -> Plan | None:
+    """Add every member that is wanted, as a learner: all of them before the first one is started.
+
+    A file that joins lists all members, so that nobody is added while one that was told an older list still starts.
+    Not while too many voters are ill for etcd, which then refuses.
+    """
+    missing, through = missing_members(judged), _through(judged)
+    if through is None or not missing or _too_few_to_add(judged):
+        return None
+    recorded = recorded_seats(judged.seen)
+    starting = [m for m in judged.membership.members if not m.trouble and m.name in recorded and _is_joining(judged, m)]
+    if any(recorded[member.name].joining for member in starting):
+        return None
+    if minor(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
+        return None
+    if restart_goes_first(judged) or _strangers(judged):
+        return None
+    name = missing[0]
+    reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
+    return Plan(
+        steps=(AddMember(member=name, peer_url=judged.blueprint.peer_url(name), through=through.name, reason=reason),)
+    )
+
+
+def _strangers(judged: Judged) -> list[str]:
+    """Members in etcd's list that are no pods of this cluster; who joins would have to name them."""
+    known = {member.listed.id for member in judged.membership.members if member.listed}
+    listed = judged.membership.list.members if judged.membership.list else ()
+    return [member.name or hex_id(member.id) for member in listed if member.id not in known]
+
+
+def restart_goes_first(judged: Judged) -> bool:
+    """Whether growing waits for a restart in order that is under way, an upgrade above all.
+
+    Replacing a member does not: it leaves an even number of voters, or has added its learner already.
+    """
+    plan, members = judged.blueprint, judged.membership
+    wanted = plan.target_revision or plan.revision
+    restarting = any(plan.revision_of(member) != wanted for member in plan.members)
+    return restarting and members.voter_count % 2 == 1 and not members.learners
+
+
+def _is_joining(judged: Judged, member: SeenMember) -> bool:
+    return judged.blueprint.seat(member.name).joining
+
+
+def restart_pods_of_older_members(judged: Judged) -> Plan | None:
+    """Take away pods that run, or failed, as the member that had this name before; the next ones read the new file."""
+    steps = tuple(
+        Delete(
+            kind="Pod",
+            name=member.name,
+            uid=member.pod["metadata"]["uid"],
+            reason="it belongs to the member that was removed",
+        )
+        for member in judged.membership.members
+        if member.pod is not None and not is_terminating(member.pod) and _is_older(judged, member)
+    )
+    return Plan(steps=steps) if steps else None
+
+
+def _is_older(judged: Judged, member: SeenMember) -> bool:
+    if not _is_joining(judged, member):
+        return False
+    if annotations(member.pod).get(n.FILES_REFRESHED):  # it had a fuse: a member that joins has none yet
+        return True
+    age = judged.seen.at - datetime.fromisoformat((member.pod or {})["metadata"]["creationTimestamp"])
+    return member.trouble is not None and member.trouble.reason in STALE_FILE and age > STALE_AFTER
+
+
+def promote_learners(judged: Judged) -> Plan | None:
+    """Make a voter of a learner that has caught up, once its own file is the fuse: then its votes cannot be lost."""
+    through = _through(judged)
+    for member in judged.membership.learners:
+        pod, fuse = member.pod, judged.blueprint.refreshed(member.name)
+        if through is None or member.listed is None or member.name not in wanted_members(judged):
+            continue
+        if pod is None or not fuse or annotations(pod).get(n.FILES_REFRESHED) != fuse or is_terminating(pod):
+            continue
+        if is_caught_up(judged, member) and judged.membership.survives_with(member):
+            step = PromoteMember(
+                member=member.name, member_id=member.listed.id, through=through.name, reason="it has caught up"
+            )
+            return Plan(steps=(step,))
+    return None
+
+
+def is_caught_up(judged: Judged, member: SeenMember) -> bool:
+    """Whether a member has applied nearly all that the leader has; unknown counts as not."""
+    leader = judged.membership.leader
+    ahead = leader.answer.status if leader and leader.answer else None
+    own = member.answer.status if member.answer else None
+    return ahead is not None and own is not None and ahead.raft_index - own.raft_applied_index <= IN_SYNC
+
+
+def retire_volumes_of_removed_members(judged: Judged) -> Plan | None:
+    """The volumes of members that were scaled away go, or stay and say so, as spec.storage.deletionPolicy asks.
+
+    Only once etcd's own list has no such member; what holds the data of another etcd cluster is never touched.
+    """
+    if _through(judged) is None or missing_members(judged):
+        return None
+    listed = {member.name for member in judged.membership.members if member.listed}
+    steps = [
+        step
+        for name, claim in judged.seen.objects.claims.items()
+        if (member := judged.blueprint.names.member_of_claim(name))
+        and member not in {*listed, *wanted_members(judged)}
+        and not is_terminating(claim)
+        and (step := _retirement(judged, member, claim))
+    ]
+    return Plan(steps=tuple(steps)) if steps else None
+
+
+def _retirement(judged: Judged, member: str, claim: n.Manifest) -> Step | None:
+    record, metadata = volume_records(judged.seen).get(member), claim["metadata"]
+    ours = record is not None and record.cluster_id == judged.blueprint.cluster_id
+    if judged.blueprint.spec.storage.deletion_policy == "Delete":
+        never_served = record is None and judged.blueprint.uid in owner_uids(claim)
+        if not ours and not never_served:
+            return None
+        reason = f"member {member} was removed, and spec.storage.deletionPolicy is Delete"
+        return Delete(kind="PersistentVolumeClaim", name=metadata["name"], uid=metadata["uid"], reason=reason)
+    if not ours:
+        return None
+    return Annotate(
+        kind="PersistentVolumeClaim",
+        name=metadata["name"],
+        uid=metadata["uid"],
+        annotations=((n.MEMBER_STATE, MEMBER_REMOVED),),
+        reason=f"member {member} was removed; its volume is kept",
+    )
+
+
+def wait_for_membership(judged: Judged) -> Plan | None:
+    told = change_of_membership(judged)
+    return Plan(waiting=told) if told else None
+
+
+def change_of_membership(judged: Judged) -> str:
+    """What changes about the members just now, in a sentence; empty when nothing does."""
+    if not judged.blueprint.bootstrapped or judged.membership.list is None:
+        return ""
+    size = judged.seen.cluster.spec.members
+    surplus, wanted, voters = surplus_members(judged), wanted_members(judged), judged.membership.voter_count
+    told = [_told(judged, learner) for learner in judged.membership.learners if learner.name in wanted]
+    told += [f"{name} is to be added" for name in missing_members(judged)]
+    parts = [f"Adding members, {voters} of {size} vote: {'; '.join(told)}"] if told else []
+    if surplus:
+        parts.append(f"Scaling down to {size}: removing {', '.join(member.name for member in surplus)}")
+    if missing_members(judged) and _too_few_to_add(judged):
+        parts.append("waiting until more voters are well")
+    elif missing_members(judged) and restart_goes_first(judged):
+        parts.append("waiting until the members have restarted")
+    elif missing_members(judged) and (strangers := _strangers(judged)):
+        parts.append(f"waiting until {', '.join(strangers)}, which somebody else added to etcd, is removed from it")
+    if parts and judged.seen.refusal:
+        parts.append(judged.seen.refusal)
+    return "; ".join(parts)
+
+
+def _too_few_to_add(judged: Judged) -> bool:
+    """Whether so few voters are well that etcd adds nobody, not even a learner.
+
+    isConnectedToQuorumAfterAddingNewMemberSince, server/etcdserver/util.go: three may not lack one, five may.
+    """
+    voters = judged.membership.voter_count
+    return voters > 1 and len(judged.membership.healthy) < (voters + 1) // 2 + 1
+
+
+def _told(judged: Judged, learner: SeenMember) -> str:
+    if not learner.healthy:
+        return f"{learner.name}: {learner.trouble.message if learner.trouble else learner.why}"
+    leader = judged.membership.leader
+    ahead = leader.answer.status if leader and leader.answer else None
+    own = learner.answer.status if learner.answer else None
+    if ahead is None or own is None:
+        return f"learner {learner.name} joins"
+    if is_caught_up(judged, learner):
+        return f"learner {learner.name} is in sync"
+    # In tens, so that the status is not written for every entry.
+    return f"learner {learner.name} is {own.raft_applied_index * 10 // max(ahead.raft_index, 1) * 10}% in sync"

@@ -1,0 +1,160 @@
+"""Restarting members in order, for every change that a running etcd does not take by itself.
+
+Pure. One member at a time: its file is changed, the pod template follows, then its pod is deleted, and the next one
+waits until it is back. Members that are down go first, as the change may be what cures them; then followers; the
+leader last, after it has handed over the lead. A restart that does not come back stops all that follow.
+"""
+
+from dataclasses import replace
+
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.membership_rules import change_of_membership, is_caught_up, move_leader, restart_goes_first
+from etcd_operator.cluster.records import is_terminating
+from etcd_operator.cluster.settled import is_outdated
+from etcd_operator.cluster.steps import Apply, Delete, Plan
+from etcd_operator.cluster.trouble import is_ready, is_running
+from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.compare import sealed
+from etcd_operator.resources.config_map import config_map
+
+
+def members_to_restart(judged: Judged) -> tuple[SeenMember, ...]:
+    """Members whose file or pod is not of the revision that is wanted; where none is, what was begun is finished."""
+    plan = judged.blueprint
+    if not plan.bootstrapped:
+        return ()
+    return tuple(
+        member
+        for member in judged.membership.members
+        if (plan.target_revision and plan.revision_of(member.name) != plan.target_revision)
+        or (member.pod is not None and not is_terminating(member.pod) and is_outdated(plan, member.name, member.pod))
+    )
+
+
+def restart_in_order(judged: Judged) -> Plan | None:
+    """The next step of the restart of the next member."""
+    member = next_to_restart(judged)
+    if member is None or blocked_by(judged, member):
+        return None
+    plan, members = judged.blueprint, judged.membership
+    if member is members.leader and members.voter_count > 1 and member.healthy:
+        return move_leader(judged, member, (member,), f"{member.name} is to be restarted: {why(judged)}")
+    if plan.target_revision and plan.revision_of(member.name) != plan.target_revision:
+        manifest = sealed(config_map(_moved(plan, member)))
+        return Plan(steps=(Apply(manifest=manifest, absent=False, reason=f"{member.name} is next: {why(judged)}"),))
+    if member.pod is None or is_terminating(member.pod):
+        return None
+    uid = member.pod["metadata"]["uid"]
+    return Plan(steps=(Delete(kind="Pod", name=member.name, uid=uid, reason=f"it restarts: {why(judged)}"),))
+
+
+def next_to_restart(judged: Judged) -> SeenMember | None:
+    """Who restarts next, or is restarting now.
+
+    The first in the order who may; where nobody may, the first. While the members themselves change only who cannot run
+    as it is: the restart may be what lets it join.
+    """
+    waiting = members_to_restart(judged)
+    if _members_change(judged):
+        waiting = tuple(member for member in waiting if _cannot_run(member))
+    if not waiting:
+        return None
+    plan, leader = judged.blueprint, judged.membership.leader
+    order = sorted(
+        waiting,
+        key=lambda member: (
+            plan.revision_of(member.name) != plan.target_revision,  # what was begun is finished
+            not _cannot_run(member),
+            member is leader,
+            plan.names.ordinal(member.name) or 0,
+        ),
+    )
+    return next((member for member in order if not blocked_by(judged, member)), order[0])
+
+
+def _members_change(judged: Judged) -> bool:
+    if not judged.membership.confirmed or restart_goes_first(judged):
+        return False
+    return bool(change_of_membership(judged))
+
+
+def blocked_by(judged: Judged, member: SeenMember) -> str:
+    """Why the member must not be restarted now; empty when it may.
+
+    One that cannot run as it is serves nobody, and the restart may be what cures it; but a new spec reaches no second
+    member before the first that runs it answers.
+    """
+    if _cannot_run(member):
+        return _unproved(judged, member)
+    for other in judged.membership.members:
+        if other is not member and not other.healthy:
+            return other.trouble.message if other.trouble else f"{other.name}: {other.why}"
+        if other is not member and not is_caught_up(judged, other):
+            return f"{other.name} is catching up"
+        if other is not member and not (other.pod and is_ready(other.pod)):
+            return f"{other.name} is not behind the Service yet"
+    return "" if judged.membership.confirmed else "no quorum answers"
+
+
+def _cannot_run(member: SeenMember) -> bool:
+    """Whether the member's process is proved not to run, for a reason that Kubernetes or etcd told."""
+    pod = member.pod
+    return pod is not None and not is_terminating(pod) and not is_running(pod) and member.trouble is not None
+
+
+def _unproved(judged: Judged, member: SeenMember) -> str:
+    plan = judged.blueprint
+    if plan.target_revision == plan.revision:
+        return ""
+    for other in judged.membership.members:
+        answers = other.answer is not None and other.answer.status is not None
+        if other is not member and plan.revision_of(other.name) == plan.target_revision and not answers:
+            return other.trouble.message if other.trouble else f"{other.name}: {other.why}"
+    return ""
+
+
+def _moved(plan: Blueprint, member: SeenMember) -> Blueprint:
+    """The blueprint with the member's file at the revision that is wanted, and its pod to be replaced."""
+    pod = member.pod["metadata"]["uid"] if member.pod else ""
+    seat = replace(plan.seat(member.name), revision=plan.target_revision, outdated_pod=pod)
+    return replace(plan, seats={**plan.seats, member.name: seat})
+
+
+def why(judged: Judged) -> str:
+    """What the restart is for, in the user's words."""
+    changed = [path for path in judged.pending if path != "spec.storage.size"]
+    if changed:
+        return f"{', '.join(changed)} changed"
+    asked = judged.blueprint.target_revision not in ("", judged.blueprint.revision)
+    return "a restart was asked for" if asked else "a pod was made from another spec than its member's file"
+
+
+def restart_under_way(judged: Judged) -> str:
+    """How far a restart is, in a sentence; empty when none is."""
+    plan, all_ = judged.blueprint, judged.membership.members
+    waiting = members_to_restart(judged)
+    away = [member for member in all_ if member not in waiting and is_restarting(judged, member)]
+    if not plan.bootstrapped or not (waiting or away):
+        return ""
+    told = f"Restarting members, {len(all_) - len(waiting) - len(away)} of {len(all_)} done: {why(judged)}"
+    if away:
+        return f"{told}; {away[0].name} comes back: {away[0].why or 'it is not ready yet'}"
+    member = next_to_restart(judged)
+    if member is None:
+        return told
+    reason = blocked_by(judged, member)
+    return f"{told}; {member.name} waits: {reason}" if reason else f"{told}; {member.name} restarts"
+
+
+def is_restarting(judged: Judged, member: SeenMember) -> bool:
+    """Whether the member was restarted for a change that is under way, and is not back yet."""
+    plan = judged.blueprint
+    under_way = plan.target_revision not in ("", plan.revision)
+    back = member.healthy and member.pod is not None and is_ready(member.pod)
+    return under_way and plan.revision_of(member.name) == plan.target_revision and not back
+
+
+def wait_for_restart(judged: Judged) -> Plan | None:
+    told = restart_under_way(judged)
+    return Plan(waiting=told) if told else None

@@ -1,0 +1,55 @@
+"""Which version of etcd may follow which: one minor at a time, from patches that etcd's upgrade guides name.
+
+Pure. Going back is possible while one member still runs the older minor version, as etcd raises the cluster version
+only when all run the newer one; after that an older binary refuses, unless etcd's downgrade was enabled.
+"""
+
+from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.cluster.observation import Observation
+from etcd_operator.resources.secrets import minor
+
+#: The oldest patch from which the next minor version may follow (etcd's guides "Upgrading etcd from 3.5 to 3.6" and
+#: "from 3.6 to 3.7"), and the version to go to where it is older.
+LEAST = {(3, 5): ("3.5.32", "3.5.35"), (3, 6): ("3.6.11", "3.6.16")}
+
+
+def upgrade_problem(seen: Observation, running: EtcdClusterSpec, wanted: EtcdClusterSpec) -> str:
+    """Why `wanted.version` cannot follow the version that runs, with the path to take; empty when it can."""
+    before, after = minor(running.version), minor(wanted.version)
+    if before == after:
+        return ""
+    if after < before:
+        return _going_back(seen, running.version, wanted.version)
+    if after > (before[0], before[1] + 1):
+        _, through = LEAST.get((before[0], before[1] + 1), ("", f"{before[0]}.{before[1] + 1}"))
+        return (
+            f"spec.version {wanted.version} cannot follow {running.version}: etcd is upgraded one minor version at a "
+            f"time; set spec.version to {through} first"
+        )
+    least, through = LEAST.get(before, ("", ""))
+    versions = [report.version for answer in seen.answers.values() if (report := answer.status)]
+    oldest = min((version for version in (*versions, running.version) if minor(version) == before), key=_number)
+    if least and _number(oldest) < _number(least):
+        return (
+            f"spec.version {wanted.version} cannot follow {oldest}: the next minor version needs at least {least} "
+            f"on every member; set spec.version to {through} first"
+        )
+    return ""
+
+
+def _going_back(seen: Observation, running: str, wanted: str) -> str:
+    target = minor(wanted)
+    reports = [report for answer in seen.answers.values() if (report := answer.status)]
+    if any(minor(report.version) == target for report in reports):
+        return ""
+    if any(report.downgrade_target and minor(f"{report.downgrade_target}.0") == target for report in reports):
+        return ""
+    series = f"{target[0]}.{target[1]}"
+    return (
+        f"spec.version {wanted} is below {running}, which all members run already: etcd refuses an older binary now; "
+        f"set spec.version back to {running}, or run `etcdctl downgrade enable {series}` first"
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("-")[0].split("."))
