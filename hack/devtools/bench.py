@@ -1,4 +1,4 @@
-"""`hack/bench`: how fast the operator creates an etcd, and what it costs at rest, on the local cluster.
+"""`hack/bench`: how fast the operator creates and changes an etcd, and what it costs at rest, on the local cluster.
 
 `create` alternates the floor (tests/bench/golden.sh, the whole shape made by hand, kept unaltered) with an
 EtcdCluster of the same version, size, resources and StorageClass. Both clocks start right before
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from devtools import bench_rest, environment, kube
+from devtools import bench_lifecycle, bench_rest, environment, kube
 from devtools.project import ROOT
 from localcluster.progress import Progress
 
@@ -79,10 +79,7 @@ def time_floor(cluster: kube.Cluster, name: str) -> float:
 
     cluster.wait_for(three_ready, "pods", NAMESPACE, labels=f"app={name}", timeout=PATIENCE, what="three ready pods")
     elapsed = time.monotonic() - started
-    cluster.kubectl("delete", "-n", NAMESPACE, "--wait=false", "-f", "-", stdin=manifest)
-    claims = [f"data-{name}-{ordinal}" for ordinal in range(3)]
-    for claim in claims:
-        cluster.delete("persistentvolumeclaims", NAMESPACE, claim)
+    remove_golden(cluster, name, manifest)
     return elapsed
 
 
@@ -148,6 +145,59 @@ def rest(options: argparse.Namespace) -> None:
         print(json.dumps(asdict(report)), flush=True)
 
 
+def lifecycle(options: argparse.Namespace) -> None:
+    """Every change of a running etcd once, beside the floors of the same run."""
+    cluster = open_cluster(options)
+    environment.make_namespace(cluster, NAMESPACE)
+    try:
+        wait_until_clean(cluster)
+        floors = time_pods(cluster, "floor")
+        wait_until_clean(cluster)
+        figures = bench_lifecycle.measure(cluster, floors, etcd_cluster)
+        wait_until_clean(cluster)
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    rounded = {key: _rounded(value) for key, value in asdict(figures).items()}
+    for key, value in rounded.items():
+        print(f"{key:22} {value}", flush=True)
+    if options.json:
+        print(json.dumps(rounded), flush=True)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return round(value, 2) if isinstance(value, float) else value
+
+
+def time_pods(cluster: kube.Cluster, name: str) -> bench_lifecycle.Floors:
+    """The floors of a change: golden pods that start with new volumes, and one that is deleted and comes back."""
+    manifest = golden(name)
+    labels, started = f"app={name}", time.monotonic()
+    cluster.apply(manifest, namespace=NAMESPACE)
+
+    def ready(count: int) -> Callable[[kube.Snapshot], bool]:
+        return lambda pods: sum(map(kube.is_ready_pod, pods.values())) >= count
+
+    cluster.wait_for(ready(2), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="two ready pods")
+    two = time.monotonic() - started
+    cluster.wait_for(ready(3), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="three ready pods")
+    started = time.monotonic()
+    cluster.delete("pods", NAMESPACE, f"{name}-1")
+    cluster.wait_for(lambda pods: not ready(3)(pods), "pods", NAMESPACE, labels=labels, timeout=PATIENCE)
+    cluster.wait_for(ready(3), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="the third pod again")
+    again = time.monotonic() - started
+    remove_golden(cluster, name, manifest)
+    return bench_lifecycle.Floors(two_pods_s=two, pod_restart_s=again)
+
+
+def remove_golden(cluster: kube.Cluster, name: str, manifest: str) -> None:
+    """Take the golden manifest away, its volumes included; returns before they are gone."""
+    cluster.kubectl("delete", "-n", NAMESPACE, "--wait=false", "-f", "-", stdin=manifest)
+    for ordinal in range(3):
+        cluster.delete("persistentvolumeclaims", NAMESPACE, f"data-{name}-{ordinal}")
+
+
 def open_cluster(options: argparse.Namespace) -> kube.Cluster:
     """The local cluster, brought up where it is not, with the operator of this checkout in it."""
     progress = Progress()
@@ -175,6 +225,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     resting.add_argument("--seconds", type=float, default=120.0, help="how long to look (%(default)g)")
     resting.add_argument("--clusters", type=int, default=3, help="EtcdClusters at rest (%(default)s)")
     resting.set_defaults(run=rest)
+    changing = commands.add_parser("lifecycle", parents=[common], help="how long changes take, and clients wait")
+    changing.set_defaults(run=lifecycle)
     return parser.parse_args(argv)
 
 

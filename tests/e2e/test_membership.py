@@ -6,7 +6,7 @@ import pytest
 
 from devtools import environment
 from e2e.support import Cluster, Etcd, Manifest, identity, kill_operator
-from e2e.writers import Writers
+from e2e.writers import writing
 
 MEMBER_STATE = "externaletcd.io/member-state"
 
@@ -62,7 +62,7 @@ def move_lead(etcd: Etcd, member: str) -> None:
 def test_three_to_five_and_back_under_load(etcd: Etcd) -> None:
     create(etcd)
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         etcd.scale(5)
         check(etcd, 5)
         etcd.scale(3)
@@ -109,7 +109,7 @@ def test_members_that_come_back_over_their_old_volumes_are_new_ones(etcd: Etcd) 
 def test_one_to_three_and_back(etcd: Etcd) -> None:
     create(etcd, 1)
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         etcd.scale(3)
         check(etcd, 3)
         etcd.scale(1)
@@ -135,7 +135,7 @@ def test_the_leader_is_among_the_members_to_go(etcd: Etcd) -> None:
     etcd.scale(5)
     check(etcd, 5)
     move_lead(etcd, "a-4")
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         etcd.scale(3)
         check(etcd, 3)
     writers.check()
@@ -170,7 +170,7 @@ def test_a_lost_volume(etcd: Etcd, who: str) -> None:
     status, before = etcd.status(), etcd.member_ids()
     leader = status["leader"]
     victim = leader if who == "leader" else min(name for name in before if name != leader)
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         lose(etcd, victim)
         check_replaced(etcd, victim, before, status["clusterID"])
     writers.check()
@@ -180,7 +180,7 @@ def test_a_volume_that_is_to_go_under_a_member_that_runs(etcd: Etcd) -> None:
     """Kubernetes keeps such a volume until its pod is gone, so nothing is lost yet and nobody has to hurry."""
     create(etcd)
     status, before = etcd.status(), etcd.member_ids()
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         etcd.cluster.delete("persistentvolumeclaims", etcd.namespace, "data-a-1")
         check_replaced(etcd, "a-1", before, status["clusterID"])
     writers.check()

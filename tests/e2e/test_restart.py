@@ -7,7 +7,7 @@ import pytest
 
 from devtools import environment, kube
 from e2e.support import Cluster, Etcd, Manifest, identity, is_ready_pod, kill_operator, unhealthy
-from e2e.writers import Writers
+from e2e.writers import writing
 
 MEMBERS = {"a-0", "a-1", "a-2"}
 RESTART = "externaletcd.io/restart"
@@ -86,7 +86,7 @@ def quotas(etcd: Etcd) -> set[float]:
 def test_an_option_reaches_all_members_one_after_another(etcd: Etcd) -> None:
     leader = create(etcd)
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers, Restarts(etcd=etcd) as restarts:
+    with writing(etcd) as writers, Restarts(etcd=etcd) as restarts:
         etcd.apply(options={"quotaBackendBytes": "1Gi"})
         etcd.wait_settled()
     restarts.check(last=leader)
@@ -151,7 +151,7 @@ def uids(etcd: Etcd) -> set[str]:
 def test_the_annotation_restarts_all_members_once(cluster: Cluster, etcd: Etcd) -> None:
     leader = create(etcd)
     before, old = identity(etcd), uids(etcd)
-    with Writers(etcd=etcd) as writers, Restarts(etcd=etcd) as restarts:
+    with writing(etcd) as writers, Restarts(etcd=etcd) as restarts:
         ask_for_restart(etcd, "first")
         wait_restarted(etcd, old)
     restarts.check(last=leader)
@@ -172,7 +172,7 @@ def test_the_annotation_restarts_all_members_once(cluster: Cluster, etcd: Etcd) 
 def test_upgrade_to_the_next_minor_version(etcd: Etcd, old_etcd_images: None, old: str, new: str) -> None:
     leader = create(etcd, version=old)
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers, Restarts(etcd=etcd) as restarts:
+    with writing(etcd) as writers, Restarts(etcd=etcd) as restarts:
         etcd.apply(version=new)
         seen = etcd.wait_settled()
     restarts.check(last=leader)
@@ -187,7 +187,7 @@ def test_upgrade_to_the_next_minor_version(etcd: Etcd, old_etcd_images: None, ol
 def test_going_back_half_way_through_an_upgrade(etcd: Etcd, old_etcd_images: None) -> None:
     create(etcd, version="3.6.16")
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers:
+    with writing(etcd) as writers:
         etcd.apply(version="3.7.3")
         etcd.wait_status(
             lambda told: any(member.get("version") == "3.7.3" for member in told["members"]), what="the first upgraded"
@@ -204,7 +204,7 @@ def test_going_back_half_way_through_an_upgrade(etcd: Etcd, old_etcd_images: Non
 def test_an_operator_killed_in_the_middle_of_a_restart(cluster: Cluster, etcd: Etcd) -> None:
     create(etcd)
     before = identity(etcd)
-    with Writers(etcd=etcd) as writers, Restarts(etcd=etcd) as restarts:
+    with writing(etcd) as writers, Restarts(etcd=etcd) as restarts:
         etcd.apply(options={"quotaBackendBytes": "1Gi"})
         etcd.wait_event("Deleting", "it restarts")
         kill_operator(cluster)

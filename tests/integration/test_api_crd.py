@@ -68,7 +68,7 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def kubectl(admin_kubeconfig: Path) -> Iterator[Kubectl]:
+def kubectl(admin_kubeconfig: Path, crds: None) -> Iterator[Kubectl]:
     """kubectl as an administrator, in a namespace that holds no EtcdCluster afterwards."""
     tool = Kubectl(admin_kubeconfig)
     tool.ok("create", "namespace", NAMESPACE)
@@ -197,6 +197,19 @@ def test_the_class_can_be_corrected_until_the_etcd_was_founded(kubectl: Kubectl,
     name = created(storage={"storageClassName": "typo"})
     assert kubectl.patch(name, {"spec": {"storage": {"storageClassName": "fast"}}}).returncode == 0
     assert kubectl.read(name)["spec"]["storage"]["storageClassName"] == "fast"
+
+
+def test_a_minor_version_cannot_be_skipped_once_the_etcd_was_founded(kubectl: Kubectl, created: Created) -> None:
+    name = created(version="3.5.35")
+    assert kubectl.patch(name, {"spec": {"version": "3.7.3"}}).returncode == 0, "nothing runs yet"
+    assert kubectl.patch(name, {"spec": {"version": "3.5.35"}}).returncode == 0
+    found(kubectl, name)
+    done = kubectl.patch(name, {"spec": {"version": "3.7.3"}})
+    assert done.returncode
+    assert "spec.version: Invalid value" in done.stderr
+    assert "cannot skip a minor version" in done.stderr
+    assert kubectl.patch(name, {"spec": {"version": "3.6.16"}}).returncode == 0
+    assert kubectl.patch(name, {"spec": {"version": "3.7.3"}}).returncode == 0
 
 
 @pytest.mark.parametrize(

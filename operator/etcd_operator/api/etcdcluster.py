@@ -180,7 +180,11 @@ class EtcdClusterSpec(ApiModel):
     An even number is refused: it tolerates no more failures than one fewer. Also: kubectl scale.
     """
     version: Annotated[str, Field(min_length=1, max_length=32), _VERSION_RULE] = DEFAULT_VERSION
-    """The etcd version, without a leading v: any patch of 3.5, 3.6 or 3.7; the newest of each is the best tested."""
+    """The etcd version, without a leading v: any patch of 3.5, 3.6 or 3.7; the newest of each is the best tested.
+
+    Of an etcd that runs: another patch, or the next minor version; members restart one by one. Going back to the
+    version before is possible while one member still runs it.
+    """
     image: ImageSpec = Field(default_factory=ImageSpec)
     """Where the etcd image comes from."""
     storage: StorageSpec = Field(default_factory=StorageSpec)
@@ -251,6 +255,13 @@ class EtcdCluster(ApiModel):
             "is immutable once the etcd was founded: Kubernetes cannot move a volume to another class;"
             " create a new EtcdCluster with that class instead",
             field_path=".spec.storage.storageClassName",
+        ),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.bootstrap)"
+            " || !(oldSelf.spec.version.startsWith('3.5.') && self.spec.version.startsWith('3.7.'))",
+            "cannot skip a minor version: etcd is upgraded one at a time; set a version of 3.6 first, and 3.7 when all"
+            " members run it",
+            field_path=".spec.version",
         ),
     )
 
