@@ -20,8 +20,8 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
 from etcd_operator.etcd.model import hex_id
+from etcd_operator.etcd.options import minor_number
 from etcd_operator.resources import names as n
-from etcd_operator.resources.secrets import minor
 
 #: How far a learner's applied index may be behind the leader's last entry: etcd's own measure, 90% of the index, is no
 #: bound on a log that is long.
@@ -169,7 +169,7 @@ def add_missing_members(judged: Judged) -> Plan | None:
         return None
     if any(_is_joining(judged, member) and not member.trouble for member in judged.membership.members):
         return None
-    if minor(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
+    if minor_number(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
         return None
     if restart_goes_first(judged) or _strangers(judged):
         return None

@@ -11,6 +11,7 @@ from etcd_operator.cluster.conditions import Outcome, Told, available, degraded,
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.etcd.model import hex_id
+from etcd_operator.etcd.options import version_number
 from etcd_operator.resources.names import CLUSTER_LABEL
 from etcd_operator.resources.secrets import client_endpoints
 
@@ -75,7 +76,7 @@ def _version(judged: Judged) -> str | None:
     """The lowest version that runs; what the members were last seen to run where none answers now."""
     running = [m.answer.status.version for m in judged.membership.members if m.answer and m.answer.status]
     if running:
-        return min(running, key=lambda version: [int(part) for part in version.split("-")[0].split(".")])
+        return min(running, key=version_number)
     standing = judged.seen.cluster.status
     return standing.version if standing else None
 

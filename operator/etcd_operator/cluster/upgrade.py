@@ -6,7 +6,7 @@ only when all run the newer one; after that an older binary refuses, unless etcd
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.resources.secrets import minor
+from etcd_operator.etcd.options import minor_number, version_number
 
 #: The oldest patch from which the next minor version may follow (etcd's guides "Upgrading etcd from 3.5 to 3.6" and
 #: "from 3.6 to 3.7"), and the version to go to where it is older.
@@ -15,7 +15,7 @@ LEAST = {(3, 5): ("3.5.32", "3.5.35"), (3, 6): ("3.6.11", "3.6.16")}
 
 def upgrade_problem(seen: Observation, running: EtcdClusterSpec, wanted: EtcdClusterSpec) -> str:
     """Why `wanted.version` cannot follow the version that runs, with the path to take; empty when it can."""
-    before, after = minor(running.version), minor(wanted.version)
+    before, after = minor_number(running.version), minor_number(wanted.version)
     if before == after:
         return ""
     if after < before:
@@ -28,8 +28,10 @@ def upgrade_problem(seen: Observation, running: EtcdClusterSpec, wanted: EtcdClu
         )
     least, through = LEAST.get(before, ("", ""))
     versions = [report.version for answer in seen.answers.values() if (report := answer.status)]
-    oldest = min((version for version in (*versions, running.version) if minor(version) == before), key=_number)
-    if least and _number(oldest) < _number(least):
+    oldest = min(
+        (version for version in (*versions, running.version) if minor_number(version) == before), key=version_number
+    )
+    if least and version_number(oldest) < version_number(least):
         return (
             f"spec.version {wanted.version} cannot follow {oldest}: the next minor version needs at least {least} "
             f"on every member; set spec.version to {through} first"
@@ -38,18 +40,14 @@ def upgrade_problem(seen: Observation, running: EtcdClusterSpec, wanted: EtcdClu
 
 
 def _going_back(seen: Observation, running: str, wanted: str) -> str:
-    target = minor(wanted)
+    target = minor_number(wanted)
     reports = [report for answer in seen.answers.values() if (report := answer.status)]
-    if any(minor(report.version) == target for report in reports):
+    if any(minor_number(report.version) == target for report in reports):
         return ""
-    if any(report.downgrade_target and minor(f"{report.downgrade_target}.0") == target for report in reports):
+    if any(report.downgrade_target and minor_number(f"{report.downgrade_target}.0") == target for report in reports):
         return ""
     series = f"{target[0]}.{target[1]}"
     return (
         f"spec.version {wanted} is below {running}, which all members run already: etcd refuses an older binary now; "
         f"set spec.version back to {running}, or run `etcdctl downgrade enable {series}` first"
     )
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("-")[0].split("."))

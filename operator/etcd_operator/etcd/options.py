@@ -44,6 +44,11 @@ def minor_number(version: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def version_number(version: str) -> tuple[int, ...]:
+    """The whole version as numbers, for comparing; what follows a hyphen (`-alpha.0`) does not count."""
+    return tuple(int(part) for part in version.split("-")[0].split("."))
+
+
 def check_extra(version: str, extra: Mapping[str, Any]) -> list[str]:
     """What is wrong with `spec.options.extra` for that version of etcd, a sentence each; empty when all is well."""
     versions = _data()["versions"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.etcd.options import version_number
 from etcd_operator.resources.names import (
     APPLIED_SPEC,
     CLIENT_AUTHORITY,
@@ -140,7 +141,7 @@ class Blueprint:
     def oldest_version(self) -> str:
         """The oldest version that any member runs or is to run."""
         specs = [self.spec, *(spec for revision, spec in self.revisions.items() if revision in self._revisions_in_use)]
-        return min((spec.version for spec in specs), key=lambda version: [int(part) for part in version.split(".")])
+        return min((spec.version for spec in specs), key=version_number)
 
     @property
     def _revisions_in_use(self) -> set[str]:

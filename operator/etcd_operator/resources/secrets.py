@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from etcd_operator.etcd.options import minor_number
 from etcd_operator.resources.blueprint import Blueprint, owned_metadata
 from etcd_operator.resources.names import CLIENT_PORT, ISSUED_AT, Manifest
 
@@ -43,7 +44,7 @@ def wanted_authorities(blueprint: Blueprint) -> tuple[Side, ...]:
 
 def peer_leaf(blueprint: Blueprint) -> LeafRequest:
     names = blueprint.names
-    checked = minor(blueprint.oldest_version) <= LAST_MINOR_WITH_SAN_CHECK
+    checked = minor_number(blueprint.oldest_version) <= LAST_MINOR_WITH_SAN_CHECK
     hosts = tuple(names.host(member) for member in blueprint.members) if checked else (f"*.{names.peer_domain}",)
     return LeafRequest(secret=names.peer_certificate, side="peer", common_name=f"{names.name} peer", dns_names=hosts)
 
@@ -73,12 +74,6 @@ def client_leaf(blueprint: Blueprint) -> LeafRequest:
     return LeafRequest(
         secret=blueprint.names.client_access, side="client", common_name="root", dns_names=("root",), server=False
     )
-
-
-def minor(version: str) -> tuple[int, int]:
-    """`(3, 6)` of `3.6.16`."""
-    major, middle, *_ = version.split(".")
-    return int(major), int(middle)
 
 
 def is_address(name: str) -> bool:
