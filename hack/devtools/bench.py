@@ -7,23 +7,16 @@ EtcdCluster of the same version, size, resources and StorageClass. Both clocks s
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from devtools import bench_lifecycle, bench_rest, environment, kube
-from devtools.project import ROOT
+from devtools.bench_sides import NAMESPACE, PATIENCE, etcd_cluster, golden, remove_golden, wait_until_clean
+from localcluster import artifacts
 from localcluster.progress import Progress
-
-GOLDEN = ROOT / "tests" / "bench" / "golden.sh"
-VERSION = "3.7.3"
-NAMESPACE = "bench"
-#: Seconds for either side to stand, or to be gone.
-PATIENCE = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,33 +32,6 @@ def summarize(floors: list[float], ours: list[float]) -> Summary:
     """Medians of both sides, rounded to a hundredth of a second; the ratio is that of the exact medians."""
     floor, own = statistics.median(floors), statistics.median(ours)
     return Summary(floor_s=round(floor, 2), ours_s=round(own, 2), ratio=round(own / floor, 2))
-
-
-def golden(name: str) -> str:
-    """The hand-written manifest under that name; its keys are made here, before the clock starts."""
-    done = subprocess.run(
-        ["bash", str(GOLDEN), name, f"v{VERSION}"],
-        env={**os.environ, "NS": NAMESPACE},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
-def etcd_cluster(name: str) -> kube.Manifest:
-    """The EtcdCluster that asks for what the golden manifest holds; its volumes go with it."""
-    return {
-        "apiVersion": "externaletcd.io/v1alpha1",
-        "kind": "EtcdCluster",
-        "metadata": {"name": name},
-        "spec": {
-            "members": 3,
-            "version": VERSION,
-            "storage": {"size": "1Gi", "storageClassName": "local-path", "deletionPolicy": "Delete"},
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-        },
-    }
 
 
 def time_floor(cluster: kube.Cluster, name: str) -> float:
@@ -93,18 +59,6 @@ def time_ours(cluster: kube.Cluster, name: str) -> float:
     elapsed = time.monotonic() - started
     cluster.delete("etcdclusters", NAMESPACE, name)
     return elapsed
-
-
-def wait_until_clean(cluster: kube.Cluster) -> None:
-    """Wait until nothing of a round is left: objects, pods, claims and volumes, so that no round pays for another."""
-    for plural in ("etcdclusters", "statefulsets", "pods", "persistentvolumeclaims", "secrets", "services"):
-        cluster.wait_until_gone(plural, NAMESPACE, timeout=PATIENCE)
-
-    def no_volumes(volumes: kube.Snapshot) -> bool:
-        claims = (volume["spec"].get("claimRef", {}) for volume in volumes.values())
-        return all(claim.get("namespace") != NAMESPACE for claim in claims)
-
-    cluster.wait_for(no_volumes, "persistentvolumes", timeout=PATIENCE, what="the volumes gone")
 
 
 def create(options: argparse.Namespace) -> None:
@@ -146,15 +100,11 @@ def rest(options: argparse.Namespace) -> None:
 
 
 def lifecycle(options: argparse.Namespace) -> None:
-    """Every change of a running etcd once, beside the floors of the same run."""
-    cluster = open_cluster(options)
+    """The rounds of every change beside its floor, then every change once more under load."""
+    cluster = open_cluster(options, old_etcd=bench_lifecycle.OLDER)
     environment.make_namespace(cluster, NAMESPACE)
     try:
-        wait_until_clean(cluster)
-        floors = time_pods(cluster, "floor")
-        wait_until_clean(cluster)
-        figures = bench_lifecycle.measure(cluster, floors, etcd_cluster)
-        wait_until_clean(cluster)
+        figures = bench_lifecycle.measure(cluster, options.rounds)
     finally:
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     rounded = {key: _rounded(value) for key, value in asdict(figures).items()}
@@ -170,38 +120,12 @@ def _rounded(value: object) -> object:
     return round(value, 2) if isinstance(value, float) else value
 
 
-def time_pods(cluster: kube.Cluster, name: str) -> bench_lifecycle.Floors:
-    """The floors of a change: golden pods that start with new volumes, and one that is deleted and comes back."""
-    manifest = golden(name)
-    labels, started = f"app={name}", time.monotonic()
-    cluster.apply(manifest, namespace=NAMESPACE)
-
-    def ready(count: int) -> Callable[[kube.Snapshot], bool]:
-        return lambda pods: sum(map(kube.is_ready_pod, pods.values())) >= count
-
-    cluster.wait_for(ready(2), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="two ready pods")
-    two = time.monotonic() - started
-    cluster.wait_for(ready(3), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="three ready pods")
-    started = time.monotonic()
-    cluster.delete("pods", NAMESPACE, f"{name}-1")
-    cluster.wait_for(lambda pods: not ready(3)(pods), "pods", NAMESPACE, labels=labels, timeout=PATIENCE)
-    cluster.wait_for(ready(3), "pods", NAMESPACE, labels=labels, timeout=PATIENCE, what="the third pod again")
-    again = time.monotonic() - started
-    remove_golden(cluster, name, manifest)
-    return bench_lifecycle.Floors(two_pods_s=two, pod_restart_s=again)
-
-
-def remove_golden(cluster: kube.Cluster, name: str, manifest: str) -> None:
-    """Take the golden manifest away, its volumes included; returns before they are gone."""
-    cluster.kubectl("delete", "-n", NAMESPACE, "--wait=false", "-f", "-", stdin=manifest)
-    for ordinal in range(3):
-        cluster.delete("persistentvolumeclaims", NAMESPACE, f"data-{name}-{ordinal}")
-
-
-def open_cluster(options: argparse.Namespace) -> kube.Cluster:
-    """The local cluster, brought up where it is not, with the operator of this checkout in it."""
+def open_cluster(options: argparse.Namespace, *, old_etcd: str = "") -> kube.Cluster:
+    """The local cluster, brought up where it is not, with the operator of this checkout in it, and an older etcd."""
     progress = Progress()
     local = environment.local_cluster(options.name, options.nodes, progress)
+    if old_etcd:
+        local.load(artifacts.ensure_etcd_image(old_etcd, progress))
     cluster = kube.Cluster(local.kubeconfig)
     if not options.as_installed:
         environment.install(cluster, environment.load_operator_image(local, progress))
@@ -226,6 +150,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     resting.add_argument("--clusters", type=int, default=3, help="EtcdClusters at rest (%(default)s)")
     resting.set_defaults(run=rest)
     changing = commands.add_parser("lifecycle", parents=[common], help="how long changes take, and clients wait")
+    changing.add_argument("--rounds", type=int, default=3, help="rounds of each side (%(default)s)")
     changing.set_defaults(run=lifecycle)
     return parser.parse_args(argv)
 

@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from devtools import environment
 from devtools.project import ROOT
 
 LAYERS = ("lint", "types", "unit", "model", "integration", "e2e")
 SOURCES = ("operator", "hack", "tests")
 
-#: The local cluster that the e2e tests run on.
+#: Tests that run side by side: waiting takes most of an e2e test's time, and the others use one core each.
+WORKERS = 2
+#: The local cluster that the e2e tests run on; each of several workers has its own, with the worker's name behind it.
 E2E_CLUSTER = "test"
 
 
@@ -91,8 +94,13 @@ def types(_: Sequence[str]) -> Tally:
 
 
 def run_pytest(layer: str, arguments: Sequence[str]) -> Tally:
-    """Run the tests in tests/LAYER, or those of them that the arguments name."""
+    """Run the tests in tests/LAYER side by side, or those of them that the arguments name one after the other.
+
+    Tests of one file stay together, as they may share what took long to make.
+    """
     named = any(argument.startswith("tests/") for argument in arguments)
+    if not arguments:
+        arguments = [f"--numprocesses={WORKERS}", "--dist=loadfile"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         paths = [] if named else [f"tests/{layer}"]
@@ -121,8 +129,25 @@ def integration(arguments: Sequence[str]) -> Tally:
 
 
 def e2e(arguments: Sequence[str]) -> Tally:
-    """The operator, installed as a user would, in a local cluster; the fixtures bring that up."""
+    """The operator, installed as a user would, in local clusters."""
+    # Brought up here, not by the workers: builds show how far they are, and only one makes each.
+    for name in e2e_clusters(arguments):
+        if run(["hack/cluster", "up", "--name", name, "--nodes", str(environment.NODES)]):
+            return Tally(failed=1)
     return run_pytest("e2e", arguments)
+
+
+def e2e_clusters(arguments: Sequence[str]) -> list[str]:
+    """The local clusters that e2e tests run on with those arguments."""
+    if arguments or "E2E_CLUSTER" in os.environ:
+        return [e2e_cluster(None)]
+    return [e2e_cluster(f"gw{worker}") for worker in range(WORKERS)]
+
+
+def e2e_cluster(worker: str | None) -> str:
+    """The local cluster of a pytest worker; None: all tests run in one process."""
+    name = os.environ.get("E2E_CLUSTER", E2E_CLUSTER)
+    return f"{name}-{worker}" if worker else name
 
 
 RUNNERS: dict[str, Callable[[Sequence[str]], Tally]] = {
@@ -135,10 +160,11 @@ RUNNERS: dict[str, Callable[[Sequence[str]], Tally]] = {
 }
 
 
-def take_down_e2e_cluster() -> None:
-    """Remove the cluster that the e2e tests brought up, unless they were told to use another one."""
-    if os.environ.get("E2E_CLUSTER", E2E_CLUSTER) == E2E_CLUSTER:
-        run(["hack/cluster", "down", "--name", E2E_CLUSTER])
+def take_down(clusters: Sequence[str]) -> None:
+    """Remove the clusters that the e2e tests brought up, unless they were told to use another one."""
+    if "E2E_CLUSTER" not in os.environ:
+        for name in clusters:
+            run(["hack/cluster", "down", "--name", name])
 
 
 def run_layers(layers: Sequence[str], arguments: Sequence[str], *, keep: bool) -> Tally:
@@ -151,7 +177,7 @@ def run_layers(layers: Sequence[str], arguments: Sequence[str], *, keep: bool) -
             tally = RUNNERS[layer](arguments)
         finally:
             if layer == "e2e" and not keep:
-                take_down_e2e_cluster()
+                take_down(e2e_clusters(arguments))
         print(f"--- {layer}: {tally}, {time.monotonic() - started:.0f} s", flush=True)
         total += tally
         if tally.failed:
@@ -171,7 +197,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog="What follows -- goes to pytest: hack/test unit -- -k quorum -x",
     )
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"run these alone: {', '.join(LAYERS)}")
-    parser.add_argument("--keep", action="store_true", help=f"leave the e2e tests' local cluster ({E2E_CLUSTER}) up")
+    parser.add_argument("--keep", action="store_true", help="leave the e2e tests' local clusters up")
     options = parser.parse_args(own)
     if unknown := [layer for layer in options.layers if layer not in LAYERS]:
         parser.error(f"no such layer: {', '.join(unknown)}; there are {', '.join(LAYERS)}")

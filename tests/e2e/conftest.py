@@ -1,6 +1,7 @@
 """One local cluster and one operator, installed with exactly what deploy/ gives it, for all e2e tests.
 
-`E2E_CLUSTER` names another local cluster than `test` (a developer's own, say); it is brought up where it is not.
+`E2E_CLUSTER` names another local cluster than `test` (a developer's own, say); it is brought up where it is not. Tests
+that run side by side have a cluster for each worker.
 Nothing is taken down here: `hack/test e2e` does that, and a developer who runs one test again is glad of it.
 """
 
@@ -32,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def local() -> LocalCluster:
     """The local cluster: nodes that can be stopped and partitioned."""
-    return environment.local_cluster(os.environ.get("E2E_CLUSTER", layers.E2E_CLUSTER), environment.NODES, Progress())
+    name = layers.e2e_cluster(os.environ.get("PYTEST_XDIST_WORKER"))
+    return environment.local_cluster(name, environment.NODES, Progress())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from devtools import bench, bench_rest, demo, environment, kube, layers
+from devtools import bench, bench_rest, bench_sides, demo, environment, kube, layers
 from devtools.layers import Tally
 from devtools.project import ROOT
 
@@ -67,13 +67,24 @@ def test_the_e2e_cluster_is_taken_down_even_after_an_interrupt(monkeypatch: pyte
     monkeypatch.setattr(layers, "RUNNERS", {"e2e": interrupted})
     with pytest.raises(KeyboardInterrupt):
         layers.run_layers(["e2e"], [], keep=False)
-    assert ran == [["hack/cluster", "down", "--name", "test"]]
+    assert ran == [["hack/cluster", "down", "--name", name] for name in ("test-gw0", "test-gw1")]
 
 
 def test_a_cluster_that_the_developer_named_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E2E_CLUSTER", "dev")
     monkeypatch.setattr(layers, "run", lambda argv: pytest.fail(f"ran {argv}"))
-    layers.take_down_e2e_cluster()
+    layers.take_down(layers.e2e_clusters([]))
+
+
+def test_each_worker_has_a_cluster_of_its_own_and_a_single_test_needs_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("E2E_CLUSTER", raising=False)
+    assert layers.e2e_clusters([]) == [layers.e2e_cluster("gw0"), layers.e2e_cluster("gw1")]
+    assert layers.e2e_clusters(["-k", "name"]) == [layers.e2e_cluster(None)] == ["test"]
+
+
+def test_e2e_fails_where_its_cluster_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "run", lambda argv: 1 if argv[:2] == ["hack/cluster", "up"] else pytest.fail("went on"))
+    assert layers.e2e([]) == Tally(failed=1)
 
 
 def test_arguments_after_the_dashes_go_to_pytest() -> None:
@@ -194,12 +205,12 @@ def test_the_ratio_is_that_of_the_medians() -> None:
 
 
 def test_the_floor_is_the_one_that_all_figures_were_measured_against() -> None:
-    digest = hashlib.sha256(bench.GOLDEN.read_bytes()).hexdigest()
+    digest = hashlib.sha256(bench_sides.GOLDEN.read_bytes()).hexdigest()
     assert digest == "a3df5af469e45c2900531b2d52a0966b5b2c206906a9d617177a44d84b7d46f0"
 
 
 def test_ours_asks_for_what_the_floor_holds() -> None:
-    golden, ours = bench.GOLDEN.read_text(), bench.etcd_cluster("x")["spec"]
+    golden, ours = bench_sides.GOLDEN.read_text(), bench_sides.etcd_cluster("x")["spec"]
     assert f"replicas: {ours['members']}" in golden
     assert f"requests: {{storage: {ours['storage']['size']}}}" in golden
     assert f"storageClassName: {ours['storage']['storageClassName']}" in golden
