@@ -210,6 +210,19 @@ def test_a_minor_version_cannot_be_skipped_once_the_etcd_was_founded(kubectl: Ku
     assert "cannot skip a minor version" in done.stderr
     assert kubectl.patch(name, {"spec": {"version": "3.6.16"}}).returncode == 0
     assert kubectl.patch(name, {"spec": {"version": "3.7.3"}}).returncode == 0
+    done = kubectl.patch(name, {"spec": {"version": "3.5.35"}})
+    assert done.returncode
+    assert "cannot skip a minor version" in done.stderr
+
+
+def test_a_version_that_was_refused_can_be_withdrawn_in_one_step(kubectl: Kubectl, created: Created) -> None:
+    name = created(version="3.7.3")
+    found(kubectl, name)
+    status = json.dumps({"status": {"version": "3.7.3"}})
+    kubectl.ok("patch", "etcd", name, "--subresource=status", "--type=merge", "-p", status)
+    for version in ("3.6.16", "3.5.35", "3.7.3"):
+        done = kubectl.patch(name, {"spec": {"version": version}})
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

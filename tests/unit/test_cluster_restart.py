@@ -211,6 +211,7 @@ def test_seats_that_cannot_be_read_are_none() -> None:
         ("3.5.20", "3.6.16", "set spec.version to 3.5.35 first"),
         ("3.6.9", "3.7.3", "at least 3.6.11"),
         ("3.7.3", "3.6.16", "etcdctl downgrade enable 3.6"),
+        ("3.7.3", "3.5.35", "one minor version at a time; set spec.version back to 3.7.3"),
     ],
 )
 def test_which_version_may_follow(running: str, wanted: str, words: str) -> None:

@@ -258,9 +258,13 @@ class EtcdCluster(ApiModel):
         ),
         Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.bootstrap)"
-            " || !(oldSelf.spec.version.startsWith('3.5.') && self.spec.version.startsWith('3.7.'))",
-            "cannot skip a minor version: etcd is upgraded one at a time; set a version of 3.6 first, and 3.7 when all"
-            " members run it",
+            " || !(oldSelf.spec.version.startsWith('3.5.') && self.spec.version.startsWith('3.7.')"
+            " || oldSelf.spec.version.startsWith('3.7.') && self.spec.version.startsWith('3.5.'))"
+            # Back to what runs: a wish that was refused can always be withdrawn.
+            " || has(oldSelf.status.version)"
+            " && oldSelf.status.version.substring(0, 4) == self.spec.version.substring(0, 4)",
+            "cannot skip a minor version: etcd goes up, or back, one at a time; set a version of 3.6 first, and go on"
+            " when all members run it",
             field_path=".spec.version",
         ),
     )

@@ -46,8 +46,10 @@ def _going_back(seen: Observation, running: str, wanted: str) -> str:
         return ""
     if any(report.downgrade_target and minor_number(f"{report.downgrade_target}.0") == target for report in reports):
         return ""
-    series = f"{target[0]}.{target[1]}"
+    back = f"spec.version {wanted} is below {running}, which all members run already"
+    if target < (minor_number(running)[0], minor_number(running)[1] - 1):
+        return f"{back}: etcd goes back one minor version at a time; set spec.version back to {running}"
     return (
-        f"spec.version {wanted} is below {running}, which all members run already: etcd refuses an older binary now; "
-        f"set spec.version back to {running}, or run `etcdctl downgrade enable {series}` first"
+        f"{back}: etcd refuses an older binary now; set spec.version back to {running}, or run "
+        f"`etcdctl downgrade enable {target[0]}.{target[1]}` first"
     )
