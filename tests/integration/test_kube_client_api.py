@@ -56,6 +56,15 @@ async def test_apply_keeps_what_others_added_and_takes_back_what_is_ours(kube: K
     assert restored["data"] == {"ours": "1", "theirs": "2"}
 
 
+@pytest.mark.parametrize("misfit", [{"containrs": []}, {"containers": "none"}], ids=["unknown field", "wrong type"])
+async def test_what_does_not_fit_the_schema_is_refused_for_good(
+    kube: Kube, namespace: str, misfit: dict[str, Any]
+) -> None:
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": namespace}, "spec": misfit}
+    with pytest.raises(Invalid, match=next(iter(misfit))):
+        await kube.apply(manifest)
+
+
 async def test_apply_with_a_uid_never_makes_or_changes_another_object(kube: Kube, namespace: str) -> None:
     manifest = config_map(namespace, a="1")
     manifest["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"

@@ -72,7 +72,10 @@ class Unauthorized(KubeError):
 
 
 class Invalid(KubeError):
-    """400, 415 or 422: the API server will never take this object as it is."""
+    """400, 415 or 422: the API server will never take this object as it is.
+
+    Also the 500 by which server-side apply answers to a field that its schema does not know, or of a wrong type.
+    """
 
 
 class Gone(KubeError):
@@ -93,6 +96,10 @@ class Fenced(KubeError):
             status=0, reason="Fenced", message="leadership is not certain any more; nothing was sent", request=request
         )
 
+
+#: How server-side apply begins to say, with a 500, that an object does not fit its schema
+#: (apimachinery/pkg/util/managedfields/internal/structuredmerge.go).
+MISFIT = "failed to create typed patch object"
 
 _BY_STATUS: Mapping[int, type[KubeError]] = {
     400: Invalid,
@@ -116,11 +123,13 @@ def error_from_response(status: int, body: bytes, *, request: str, retry_after: 
         told = None
     if not isinstance(told, dict) or told.get("kind") != "Status":
         told = {"message": body.decode(errors="replace").strip()[:200]}
-    details = told.get("details") or {}
+    details, message = told.get("details") or {}, told.get("message") or "the API server gave no message"
+    if message.startswith(MISFIT):
+        kind = Invalid
     return kind(
         status=status,
         reason=told.get("reason") or f"Http{status}",
-        message=told.get("message") or "the API server gave no message",
+        message=message,
         details=details,
         request=request,
         retry_after=_seconds(retry_after) or _seconds(details.get("retryAfterSeconds")),
