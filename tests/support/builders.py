@@ -300,9 +300,11 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
     }
     metadata = {"name": f"data-{member}", "namespace": "ns", "labels": n.object_labels("a")}
     found = {**(recorded if plan.bootstrapped else {}), **annotations}
-    spec = {"volumeName": f"pv-{member}"} if phase == "Bound" else {}
+    storage = {"storage": str(plan.spec.storage.size)}
+    bound = {"volumeName": f"pv-{member}"} if phase == "Bound" else {}
+    spec, capacity = {"resources": {"requests": storage}, **bound}, {"capacity": dict(storage)} if bound else {}
     manifest = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
-    return live({**manifest, "status": {"phase": phase}}, annotations=found)
+    return live({**manifest, "status": {"phase": phase, **capacity}}, annotations=found)
 
 
 def _objects(plan: Blueprint) -> Objects:

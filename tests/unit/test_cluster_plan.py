@@ -243,7 +243,7 @@ def test_an_abandoned_bootstrap_is_taken_away_and_not_given_up_again() -> None:
     assert deleted(made) == ["StatefulSet a", "PersistentVolumeClaim data-a-1"]
     first = made.steps[0]
     assert isinstance(first, Delete)
-    assert first.foreground
+    assert first.propagation == "Foreground"
     assert first.uid == "uid-StatefulSet-a"
 
 

@@ -6,14 +6,14 @@ repeat it. No judgement here: what to do and why was decided in `plan`.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, assert_never
+from typing import assert_never
 
 import structlog
 
 from etcd_operator.api import EtcdCluster
-from etcd_operator.cluster.observation import state_of
+from etcd_operator.cluster.observation import ResizeRefusal, state_of
 from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.steps import (
     AddMember,
@@ -21,6 +21,7 @@ from etcd_operator.cluster.steps import (
     Apply,
     Delete,
     EtcdStep,
+    GrowVolume,
     IssueAuthority,
     IssueLeaf,
     MoveLeader,
@@ -34,7 +35,7 @@ from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
-from etcd_operator.kube.errors import Fenced
+from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
 from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
 from etcd_operator.pki import Authority, issue, new_authority
 from etcd_operator.resources.compare import is_satisfied
@@ -44,9 +45,6 @@ from etcd_operator.resources.secrets import authority_name, content, secret
 log = structlog.get_logger(__name__)
 
 RESOURCES: dict[str, Resource] = {resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS)}
-
-
-Propagation = Literal["Foreground", "Background"]
 
 
 class NameTakenError(Exception):
@@ -61,6 +59,8 @@ class Hands:
     etcd: EtcdClient
     endpoints: Mapping[str, Endpoint]
     cluster_id: str
+    #: What the API server answered to claims that were to grow, by the claim's UID; see `Observation.resizes`.
+    resizes: dict[str, ResizeRefusal] = field(default_factory=dict)
 
 
 #: By kind and name, what the API server keeps otherwise than it was applied; see `Observation.accepted`.
@@ -100,8 +100,9 @@ async def _step(hands: Hands, cluster: EtcdCluster, raw: Manifest, step: Step, a
         case SetOwner():
             await _set_owner(kube, namespace, step)
         case Delete():
-            how: Propagation = "Foreground" if step.foreground else "Background"
-            await kube.delete(RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=how)
+            await kube.delete(RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=step.propagation)
+        case GrowVolume():
+            await _grow(hands, namespace, step)
         case AddMember() | RemoveMember() | PromoteMember() | MoveLeader():
             await _tell_etcd(hands, step)
         case _:
@@ -217,3 +218,17 @@ async def _set_owner(kube: Kube, namespace: str, step: SetOwner) -> None:
     owners = [dict(owner) for owner in step.owners]
     metadata = {"uid": step.uid, "resourceVersion": step.resource_version, "ownerReferences": owners}
     await kube.patch(PVCS, namespace, step.claim, {"metadata": metadata}, kind="merge")
+
+
+async def _grow(hands: Hands, namespace: str, step: GrowVolume) -> None:
+    """Raise what a claim asks for; only the API server knows whether its StorageClass can, so its answer is kept."""
+    grown = {"metadata": {"uid": step.uid}, "spec": {"resources": {"requests": {"storage": step.size}}}}
+    try:
+        await hands.kube.patch(PVCS, namespace, step.claim, grown, kind="merge")
+    except (Forbidden, Invalid) as error:
+        if isinstance(error, Forbidden) and error.namespace_terminating:
+            raise
+        log.info("claim.not_grown", claim=step.claim, size=step.size, error=error.message)
+        hands.resizes[step.uid] = ResizeRefusal(size=step.size, message=error.message, at=datetime.now(UTC))
+    else:
+        hands.resizes.pop(step.uid, None)

@@ -99,7 +99,7 @@ def remove_abandoned_members(judged: Judged) -> Plan | None:
             name=plan.names.stateful_set,
             uid=live["metadata"]["uid"],
             reason="its bootstrap was given up for a new one",
-            foreground=True,
+            propagation="Foreground",
         )
     ]
     steps += [

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from etcd_operator.cluster.certificates import lost_authorities
+from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
@@ -99,7 +100,7 @@ def _lost(ailing: tuple[SeenMember, ...], needed: int, voters: int) -> str:
 
 def progressing(judged: Judged, outcome: Outcome) -> Told:
     """What is under way, or what keeps the cluster from what the user asked for."""
-    for judge in (_paused, _disputed, _invalid, _refused, _failed, _blocked, _working, _pending):
+    for judge in (_paused, _disputed, _invalid, _refused, _failed, _blocked, _ungrown, _working, _pending):
         if told := judge(judged, outcome):
             return told
     return _told("Progressing", "False", "AsSpecified", "the cluster is as its spec asks")
@@ -147,10 +148,17 @@ def _blocked(judged: Judged, outcome: Outcome) -> Told | None:
     return _told("Progressing", "False", trouble.reason, trouble.message + stopped)
 
 
+def _ungrown(judged: Judged, outcome: Outcome) -> Told | None:
+    problem = growth_problem(judged)
+    return _told("Progressing", "False", "VolumesNotGrown", problem) if problem else None
+
+
 def _working(judged: Judged, outcome: Outcome) -> Told | None:
     plan = outcome.plan
     if not plan.steps and not plan.waiting:
         return None
+    if told := growth_under_way(judged):
+        return _told("Progressing", "True", "GrowingVolumes", told)
     if told := change_of_membership(judged):
         return _told("Progressing", "True", "ChangingMembers", told)
     if told := restart_under_way(judged):
@@ -163,23 +171,19 @@ def _working(judged: Judged, outcome: Outcome) -> Told | None:
 def _pending(judged: Judged, outcome: Outcome) -> Told | None:
     if not judged.pending:
         return None
-    message = f"{_changes(judged)}; the members keep running as before"
-    if judged.pending != ("spec.storage.size",):  # which nobody can set back: it cannot shrink
-        message += ", and setting the fields back withdraws the change"
+    message = (
+        f"{'; '.join(pending_changes(judged))}; the members keep running as before, and setting the fields back "
+        "withdraws the change"
+    )
     return _told("Progressing", "False", "ChangePending", message)
-
-
-def _changes(judged: Judged) -> str:
-    changes = pending_changes(judged)
-    return "; ".join(changes)
 
 
 def pending_changes(judged: Judged) -> tuple[str, ...]:
     """Each edit that waits, with what it waits for."""
-    restart = [path for path in judged.pending if path not in ("spec.members", "spec.storage.size")]
+    restart = [path for path in judged.pending if path != "spec.members"]
     told = []
-    if "spec.storage.size" in judged.pending:
-        told.append("spec.storage.size: this release does not grow volumes yet")
+    if growth := growth_problem(judged) or growth_under_way(judged):
+        told.append(f"spec.storage.size: {growth}")
     if restart:
         reason = judged.refused or ("; ".join(judged.problems)) or "the members are restarted for it, one by one"
         told.append(f"{', '.join(restart)}: {reason}")
@@ -267,7 +271,7 @@ def summary(judged: Judged, outcome: Outcome) -> str:
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:
         return "Available; paused"
-    if told.reason in ("ChangingMembers", "RestartingMembers"):
+    if told.reason in ("ChangingMembers", "RestartingMembers", "GrowingVolumes"):
         return _shortened(f"Available; {_in_lower(told.message)}")
     if down:
         return f"Available; {down} down"

@@ -14,6 +14,7 @@ from etcd_operator.cluster.act import Accepted, Hands, NameTakenError, act, stat
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum
+from etcd_operator.cluster.observation import ResizeRefusal
 from etcd_operator.cluster.observe import Observer, Picture
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import has_changed, status
@@ -82,6 +83,8 @@ class EtcdClusterController:
         self._accepted: dict[Key, Accepted] = {}
         #: What etcd answered to a change that it refused, and until when it is not asked again.
         self._refusals: dict[Key, tuple[float, str]] = {}
+        #: What the API server answered to claims that were to grow, by the claim's UID.
+        self._resizes: dict[Key, dict[str, ResizeRefusal]] = {}
         #: Since when nothing has happened to a cluster: no watch event, no step, no change of status.
         self._quiet_since: dict[Key, float] = {}
 
@@ -110,7 +113,8 @@ class EtcdClusterController:
         if decided.steps:
             log.info("cluster.acting", reasons=list(dict.fromkeys(step.reason for step in decided.steps)))
             try:
-                hands = Hands(self._kube, self._etcd, self._observer.endpoints(picture), judged.blueprint.cluster_id)
+                endpoints, resizes = self._observer.endpoints(picture), self._resizes.setdefault(key, {})
+                hands = Hands(self._kube, self._etcd, endpoints, judged.blueprint.cluster_id, resizes)
                 await act(hands, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
             except Fenced:
                 raise
@@ -142,7 +146,8 @@ class EtcdClusterController:
     ) -> tuple[Judged, Plan]:
         until, refusal = self._refusals.get(key, (0.0, ""))
         refusal = refusal if monotonic() < until else ""
-        seen = await self._observer.observation(picture, self._accepted.get(key, {}), answers, refusal)
+        accepted, resizes = self._accepted.get(key, {}), self._resizes.get(key, {})
+        seen = await self._observer.observation(picture, accepted, answers, refusal, resizes)
         judged = Judged.of(seen)
         return judged, plan(judged)
 
@@ -166,6 +171,7 @@ class EtcdClusterController:
         self._accepted.pop(key, None)
         self._quiet_since.pop(key, None)
         self._refusals.pop(key, None)
+        self._resizes.pop(key, None)
         self._at_rest.discard(key)
         self._told(key, None)
         return Result()

@@ -6,10 +6,11 @@ Pure.
 from dataclasses import dataclass
 from typing import Self
 
+from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.members import Membership, membership
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import Proof, foundation, proof
-from etcd_operator.cluster.settled import blueprint, pending, problems
+from etcd_operator.cluster.settled import blueprint, pending, problems, target_spec
 from etcd_operator.cluster.upgrade import upgrade_problem
 from etcd_operator.resources.blueprint import Blueprint
 
@@ -48,10 +49,15 @@ class Judged:
             membership=membership(seen, plan),
             problems=tuple(problems(seen.cluster.spec)),
             refused="" if plan.target_revision else upgrade_problem(seen, plan.spec, seen.cluster.spec),
-            pending=pending(seen.cluster.spec, plan.spec),
+            pending=pending(_awaited(seen, plan), plan.spec),
             founded=foundation(seen) is not None,
             published=_was_published(seen),
         )
+
+
+def _awaited(seen: Observation, plan: Blueprint) -> EtcdClusterSpec:
+    """The user's spec, of a founded cluster as far as members restart for it: volumes grow without that."""
+    return target_spec(seen.cluster.spec, plan.spec) if plan.bootstrapped else seen.cluster.spec
 
 
 def _was_published(seen: Observation) -> bool:

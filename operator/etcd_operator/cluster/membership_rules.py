@@ -124,6 +124,11 @@ def remove_members_scaled_away(judged: Judged) -> Plan | None:
     return None
 
 
+def removal_for_replacement(judged: Judged, member: SeenMember, reason: str) -> Plan | None:
+    """Remove a member that is wanted, so that it is added anew; `None` while that must not be."""
+    return _removal(judged, member, (), reason)
+
+
 def _removal(judged: Judged, member: SeenMember, surplus: Sequence[SeenMember], reason: str) -> Plan | None:
     """Remove a member, the lead first moved off it; `None` where the voters that remain would be no healthy quorum."""
     members, through = judged.membership, _through(judged)

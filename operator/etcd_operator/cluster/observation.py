@@ -51,6 +51,15 @@ class Complaint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResizeRefusal:
+    """What the API server said when a claim was to ask for `size`, and when it said it."""
+
+    size: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
     """One picture of one cluster. `answers` has an entry for every member whose pod could be asked."""
 
@@ -66,6 +75,8 @@ class Observation:
     accepted: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     #: What etcd answered to a change of its members a moment ago, in words; empty when it may be asked again.
     refusal: str = ""
+    #: What the API server answered to volume claims that were to grow and did not, by the claim's UID.
+    resizes: Mapping[str, ResizeRefusal] = field(default_factory=dict)
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
 

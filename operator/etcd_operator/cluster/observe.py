@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from etcd_operator.api import EtcdCluster
 from etcd_operator.cluster.certificates import authority_problem
 from etcd_operator.cluster.identity import Identities
-from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation
+from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, ResizeRefusal
 from etcd_operator.cluster.records import owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running
 from etcd_operator.etcd.client import EtcdClient
@@ -74,9 +74,7 @@ class Observer:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return None
         names = Names(name=name, namespace=namespace, domain=self._domain)
-        objects = replace(
-            objects, pods=_own_pods(objects.pods, objects.stateful_sets.get(name), raw["metadata"]["uid"])
-        )
+        objects = await self._with_own_pods(raw, objects)
         objects = await self._with_unlabelled_claims(names, objects)
         return Picture(
             raw=raw,
@@ -92,6 +90,7 @@ class Observer:
         accepted: Mapping[tuple[str, str], tuple[str, str]],
         answers: Mapping[str, Answer] | None = None,
         refusal: str = "",
+        resizes: Mapping[str, ResizeRefusal] | None = None,
     ) -> Observation:
         """The picture together with what the members answer now, or with `answers` that they gave a moment ago."""
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
@@ -106,6 +105,7 @@ class Observer:
             remembered=picture.remembered,
             accepted=accepted,
             refusal=refusal,
+            resizes=dict(resizes or {}),
             fresh_incarnation=uuid.uuid4().hex[:10],
         )
 
@@ -122,6 +122,20 @@ class Observer:
             pods=pods,
             claims=claims,
         )
+
+    async def _with_own_pods(self, raw: Manifest, objects: Objects) -> Objects:
+        """The objects with those pods alone that are this cluster's.
+
+        The lists are read side by side: pods that were orphaned when their StatefulSet was to be made anew may have
+        been read before it, and still name it. Where some would not count they are read again, now surely after it.
+        """
+        metadata = raw["metadata"]
+        stateful_set = objects.stateful_sets.get(metadata["name"])
+        own = _own_pods(objects.pods, stateful_set, metadata["uid"])
+        if len(own) < len(objects.pods):
+            pods = await self._labelled(PODS, metadata["namespace"], metadata["name"])
+            own = _own_pods(pods, stateful_set, metadata["uid"])
+        return replace(objects, pods=own)
 
     async def _labelled(self, resource: Resource, namespace: str, name: str) -> dict[str, Manifest]:
         found = await self._kube.list(resource, namespace, labels={CLUSTER_LABEL: name})

@@ -7,7 +7,7 @@ order is the design, so it stands in one place where it can be read aloud.
 
 from collections.abc import Callable
 
-from etcd_operator.cluster import bootstrap_rules, membership_rules, object_rules, restart_rules
+from etcd_operator.cluster import bootstrap_rules, growth_rules, membership_rules, object_rules, restart_rules
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.steps import Plan
 
@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     object_rules.own_volumes,
     object_rules.issue_certificates,
     membership_rules.replace_member_without_data,
+    growth_rules.renew_volumes_of_missing_members,
     membership_rules.add_missing_members,
     membership_rules.remove_members_scaled_away,
     object_rules.keep_objects_right,
@@ -42,7 +43,11 @@ RULES: tuple[Rule, ...] = (
     object_rules.restart_members_of_a_lost_authority,
     object_rules.restart_next_member_that_refuses_the_operator,
     object_rules.nudge_the_controller_of_missing_pods,
+    growth_rules.grow_volumes,
+    growth_rules.renew_stateful_set_for_larger_volumes,
+    growth_rules.replace_member_on_small_volume,
     bootstrap_rules.wait_for_bootstrap,
+    growth_rules.wait_for_growth,
     membership_rules.wait_for_membership,
     restart_rules.wait_for_restart,
     object_rules.wait_for_members,

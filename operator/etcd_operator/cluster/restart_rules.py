@@ -123,9 +123,8 @@ def _moved(plan: Blueprint, member: SeenMember) -> Blueprint:
 
 def why(judged: Judged) -> str:
     """What the restart is for, in the user's words."""
-    changed = [path for path in judged.pending if path != "spec.storage.size"]
-    if changed:
-        return f"{', '.join(changed)} changed"
+    if judged.pending:
+        return f"{', '.join(judged.pending)} changed"
     asked = judged.blueprint.target_revision not in ("", judged.blueprint.revision)
     return "a restart was asked for" if asked else "a pod was made from another spec than its member's file"
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.api import EtcdClusterSpec, Quantity
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import (
     Proof,
@@ -91,7 +91,7 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
     base = Blueprint(
         names=seen.names,
         uid=seen.cluster.metadata.uid,
-        spec=_with_live_fields(spec, seen.cluster.spec, founded=bool(proven.cluster_id)),
+        spec=_with_live_fields(seen, spec, founded=bool(proven.cluster_id)),
         applied_spec=settled_json(spec),
         revision=revision,
         template_revision=revision,
@@ -138,7 +138,7 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
 
 
 def target_spec(wanted: EtcdClusterSpec, running: EtcdClusterSpec) -> EtcdClusterSpec:
-    """The user's spec, but for what a restart does not bring about: the size of the volumes."""
+    """The user's spec, but for what a restart does not bring about: the size of new volumes."""
     storage = wanted.storage.model_copy(update={"size": running.storage.size})
     return wanted.model_copy(update={"storage": storage})
 
@@ -252,7 +252,12 @@ def _founders(seen: Observation, incarnation: str, cluster_id: str, *, tls_as_in
     return 0
 
 
-def _with_live_fields(running: EtcdClusterSpec, wanted: EtcdClusterSpec, *, founded: bool) -> EtcdClusterSpec:
+def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: bool) -> EtcdClusterSpec:
+    """The running spec with what applies at once; of a founded cluster that is the number of members as well.
+
+    New volumes have the size that the StatefulSet stands for, which nobody can change: the user's when it is made anew.
+    """
+    wanted = seen.cluster.spec
     client = running.tls.client.model_copy(update={"extra_sans": wanted.tls.client.extra_sans})
     tls = running.tls.model_copy(
         update={
@@ -262,8 +267,31 @@ def _with_live_fields(running: EtcdClusterSpec, wanted: EtcdClusterSpec, *, foun
         }
     )
     storage = running.storage.model_copy(update={"deletion_policy": wanted.storage.deletion_policy})
+    if founded:
+        made = size_of_new_volumes(seen.objects.stateful_sets.get(seen.names.stateful_set))
+        storage = storage.model_copy(update={"size": made or wanted.storage.size})
     members = wanted.members if founded else running.members
     return running.model_copy(update={"tls": tls, "storage": storage, "members": members})
+
+
+def size_of_new_volumes(stateful_set: Manifest | None) -> Quantity | None:
+    """What a StatefulSet's claim template asks for; `None` where there is none."""
+    templates = ((stateful_set or {}).get("spec") or {}).get("volumeClaimTemplates") or []
+    return requested(templates[0]) if templates else None
+
+
+def requested(claim: Manifest) -> Quantity | None:
+    """How much a volume claim asks for."""
+    return _quantity((((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage"))
+
+
+def granted(claim: Manifest) -> Quantity | None:
+    """How much a volume claim was given so far."""
+    return _quantity(((claim.get("status") or {}).get("capacity") or {}).get("storage"))
+
+
+def _quantity(text: object) -> Quantity | None:
+    return Quantity(str(text)) if text is not None else None
 
 
 def _settled(spec: EtcdClusterSpec) -> dict[str, Any]:

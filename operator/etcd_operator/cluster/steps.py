@@ -5,6 +5,7 @@ the UID of the very object that was judged.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
@@ -81,7 +82,17 @@ class Delete:
     name: str
     uid: str
     reason: str
-    foreground: bool = False
+    propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrowVolume:
+    """Ask for more storage on a volume claim. That the API server refuses is an outcome to judge, not a failure."""
+
+    claim: str
+    uid: str
+    size: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +136,7 @@ class MoveLeader:
 
 
 EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader
-Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete | EtcdStep
+Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete | GrowVolume | EtcdStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,6 +89,8 @@ def _told(old: Condition | None, new: Condition) -> Tale | None:
             return Tale(type="Warning", reason=new.reason, message=new.message)
         case "Degraded", "False" if new.reason == "NodeShared" or (old is not None and old.status == "True"):
             return Tale(type="Normal", reason=new.reason, message=new.message)
+        case "Progressing", "True" if new.reason == "GrowingVolumes":
+            return Tale(type="Normal", reason=new.reason, message=new.message)
         case "Progressing", "False" if new.reason not in {"AsSpecified", "Paused"}:
             return Tale(type="Warning", reason=new.reason, message=new.message)
     return None

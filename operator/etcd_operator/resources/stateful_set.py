@@ -23,6 +23,8 @@ USER = 65532
 
 
 def stateful_set(blueprint: Blueprint) -> Manifest:
+    # The same whatever the members run: it is immutable.
+    claim = _volume_claim(blueprint)
     blueprint = blueprint.as_of(blueprint.template_revision)
     overlay = blueprint.spec.pod_template.model_dump(by_alias=True, exclude_none=True, mode="json")
     return {
@@ -38,7 +40,7 @@ def stateful_set(blueprint: Blueprint) -> Manifest:
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector_labels(blueprint.names.name)},
             "template": merge(_pod_template(blueprint), overlay),
-            "volumeClaimTemplates": [_volume_claim(blueprint)],
+            "volumeClaimTemplates": [claim],
         },
     }
 

@@ -1,0 +1,294 @@
+"""Larger volumes: `spec.storage.size` grew, and the claims, their template and their volumes follow.
+
+Pure. Every claim is asked to grow; whether its StorageClass can, the API server says, so that no right to read classes
+is needed. Where it can, the volume grows under its member. Where it cannot, members are replaced one by one, each on a
+new volume: a member is removed from etcd first, while all others are well, and only then its old volume goes. Nothing
+is written down on the way: what is to be done shows in the sizes of claims and template.
+"""
+
+from datetime import timedelta
+
+from etcd_operator.cluster.judged import Judged
+from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.membership_rules import (
+    change_of_membership,
+    is_caught_up,
+    missing_members,
+    removal_for_replacement,
+    wanted_members,
+)
+from etcd_operator.cluster.observation import ResizeRefusal
+from etcd_operator.cluster.records import is_terminating, volume_records
+from etcd_operator.cluster.restart_rules import blocked_by, restart_under_way
+from etcd_operator.cluster.settled import granted, requested, size_of_new_volumes
+from etcd_operator.cluster.steps import Delete, GrowVolume, Plan, Step
+from etcd_operator.cluster.trouble import is_running
+from etcd_operator.etcd.model import hex_id
+from etcd_operator.resources.names import Manifest
+
+#: What the API server says of a claim whose StorageClass does not allow it to grow, or that has none
+#: (plugin/pkg/admission/storage/persistentvolume/resize). All its other refusals may pass, such as that of a quota.
+CANNOT_EXPAND = "must support resize"
+#: How long a refusal is believed: quotas and StorageClasses are changed now and then.
+ASK_AGAIN = timedelta(minutes=5)
+#: Conditions of a claim that tell why its volume does not grow.
+RESIZE_ERRORS = {"ControllerResizeError", "NodeResizeError"}
+#: What a claim's status says of storage that will never be had.
+INFEASIBLE = {"ControllerResizeInfeasible", "NodeResizeInfeasible"}
+
+
+def grow_volumes(judged: Judged) -> Plan | None:
+    """Ask for the larger size on every claim that asks for less, unless the API server has just refused."""
+    if _waits_for_spec(judged):
+        return None
+    steps = tuple(
+        _growth(judged, claim)
+        for member, claim in _small_claims(judged).items()
+        if member not in missing_members(judged) and _is_bound(claim) and _refusal(judged, claim) is None
+    )
+    return Plan(steps=steps) if steps else None
+
+
+def renew_stateful_set_for_larger_volumes(judged: Judged) -> Plan | None:
+    """Take the StatefulSet away, but not its pods, when its claim template asks for too little: it is immutable.
+
+    The next look makes it anew. All that it records stands on the ConfigMap and the volumes as well.
+    """
+    live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
+    if live is None or not _is_template_small(judged) or _waits_for_spec(judged) or _waits_for_others(judged):
+        return None
+    if any(refusal and not _is_final(refusal) for refusal in _refusals(judged).values()):
+        return None  # a quota, say: a template that asks for more than it allows would only make matters worse
+    step = Delete(
+        kind="StatefulSet",
+        name=live["metadata"]["name"],
+        uid=live["metadata"]["uid"],
+        propagation="Orphan",
+        reason=f"new volumes are to have {_size(judged)}, and its template cannot be changed; its pods go on running",
+    )
+    return Plan(steps=(step,))
+
+
+def replace_member_on_small_volume(judged: Judged) -> Plan | None:
+    """Remove the next member whose volume cannot grow; it comes back on a larger one."""
+    if _waits_for_spec(judged) or _waits_for_others(judged) or _is_template_small(judged) or _is_only_member(judged):
+        return None
+    member = _next_to_replace(judged)
+    if member is None or blocked_by(judged, member):
+        return None
+    reason = f"its volume is to have {_size(judged)}, and its StorageClass cannot expand it"
+    return removal_for_replacement(judged, member, reason)
+
+
+def renew_volumes_of_missing_members(judged: Judged) -> Plan | None:
+    """Before a member is added anew: its volume grows, or goes where it cannot, once etcd has removed the member.
+
+    It goes only while every voter is well and has all that the member had.
+    """
+    if not judged.membership.confirmed or _waits_for_spec(judged):
+        return None
+    small, steps = _small_claims(judged), list[Step]()
+    for member in missing_members(judged):
+        claim = small.get(member)
+        if claim is None or not _is_bound(claim):
+            continue
+        refusal = _refusal(judged, claim)
+        if refusal is None:
+            steps.append(_growth(judged, claim))
+        elif _is_final(refusal) and not _is_template_small(judged) and _is_dispensable(judged, member):
+            steps.append(_deletion(judged, claim))
+    return Plan(steps=tuple(steps)) if steps else None
+
+
+def wait_for_growth(judged: Judged) -> Plan | None:
+    told = growth_under_way(judged)
+    return Plan(waiting=told) if told else None
+
+
+def growth_under_way(judged: Judged) -> str:
+    """How far the growth of the volumes is, in a sentence; empty when none is asked for."""
+    if not judged.blueprint.bootstrapped:
+        return ""
+    claims, small, growing = _claims(judged), _small_claims(judged), _growing_claims(judged)
+    if not small and not growing and not _is_template_small(judged):
+        return ""
+    members = wanted_members(judged)
+    done = sum(member in claims and member not in small and member not in growing for member in members)
+    told = f"Growing volumes to {_size(judged)}: {done} of {len(members)} done"
+    if change := change_of_membership(judged):
+        return f"{told}; {_in_lower(change)}"
+    if growing:
+        return f"{told}; {'; '.join(map(_resize_progress, growing.values()))}"
+    if restart := restart_under_way(judged):
+        return f"{told}; {_in_lower(restart)}"
+    member = _next_to_replace(judged)
+    if member is None:
+        return told
+    reason = blocked_by(judged, member)
+    return f"{told}; {member.name} waits: {reason}" if reason else f"{told}; {member.name} is to be replaced"
+
+
+def growth_problem(judged: Judged) -> str:
+    """Why the volumes do not grow before somebody does something about it; empty while they do."""
+    if not judged.blueprint.bootstrapped or change_of_membership(judged):
+        return ""
+    for claim in _growing_claims(judged).values():
+        if failure := _resize_failure(claim):
+            return failure
+    for claim in _small_claims(judged).values():
+        refusal = _refusal(judged, claim)
+        if refusal and not _is_final(refusal):
+            return f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow: {refusal.message}"
+        if refusal and _is_only_member(judged):
+            return (
+                f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow to {_size(judged)}: its StorageClass "
+                "cannot expand volumes, and the only member cannot be replaced; set spec.members to 3, and back to 1 "
+                "when all volumes have grown, or allow volume expansion in the StorageClass where its driver can"
+            )
+    return ""
+
+
+def _size(judged: Judged) -> str:
+    return str(judged.seen.cluster.spec.storage.size)
+
+
+def _claims(judged: Judged) -> dict[str, Manifest]:
+    """The claims of all members that are wanted, but those that are going, by member."""
+    found = {
+        member: judged.seen.objects.claims.get(judged.blueprint.names.claim(member))
+        for member in wanted_members(judged)
+    }
+    return {member: claim for member, claim in found.items() if claim is not None and not is_terminating(claim)}
+
+
+def _small_claims(judged: Judged) -> dict[str, Manifest]:
+    """The claims that ask for less than the user does."""
+    wanted = judged.seen.cluster.spec.storage.size
+    if not judged.blueprint.bootstrapped:
+        return {}
+    return {
+        member: claim
+        for member, claim in _claims(judged).items()
+        if (asked := requested(claim)) is not None and asked < wanted
+    }
+
+
+def _growing_claims(judged: Judged) -> dict[str, Manifest]:
+    """The claims that ask for enough and do not have it yet."""
+    wanted = judged.seen.cluster.spec.storage.size
+    return {
+        member: claim
+        for member, claim in _claims(judged).items()
+        if _is_bound(claim) and (asked := requested(claim)) is not None and asked >= wanted
+        if (given := granted(claim)) is not None and given < wanted
+    }
+
+
+def _is_bound(claim: Manifest) -> bool:
+    return (claim.get("status") or {}).get("phase") == "Bound"
+
+
+def _is_template_small(judged: Judged) -> bool:
+    live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
+    made = size_of_new_volumes(live)
+    return judged.blueprint.bootstrapped and made is not None and made < judged.seen.cluster.spec.storage.size
+
+
+def _growth(judged: Judged, claim: Manifest) -> GrowVolume:
+    metadata, size = claim["metadata"], _size(judged)
+    return GrowVolume(claim=metadata["name"], uid=metadata["uid"], size=size, reason=f"spec.storage.size is {size} now")
+
+
+def _deletion(judged: Judged, claim: Manifest) -> Delete:
+    reason = f"its member was removed from etcd, and comes back on a volume of {_size(judged)}: this one cannot grow"
+    return Delete(
+        kind="PersistentVolumeClaim", name=claim["metadata"]["name"], uid=claim["metadata"]["uid"], reason=reason
+    )
+
+
+def _is_dispensable(judged: Judged, member: str) -> bool:
+    """Whether a volume holds nothing but what all voters have: a member's that etcd removed, by its own confirmed list.
+
+    What another etcd cluster is recorded on, or nothing, or a member that was scaled away, is not known to be that.
+    """
+    members, record = judged.membership, volume_records(judged.seen).get(member)
+    if record is None or record.cluster_id != judged.blueprint.cluster_id or members.list is None:
+        return False
+    if record.member_id in {hex_id(listed.id) for listed in members.list.members}:
+        return False
+    everyone = len(members.list.members) == len(members.members) and not members.learners
+    return everyone and all(each.healthy and is_caught_up(judged, each) for each in members.members)
+
+
+def _refusal(judged: Judged, claim: Manifest) -> ResizeRefusal | None:
+    """What the API server answered to just this wish, not long ago."""
+    refusal = judged.seen.resizes.get(claim["metadata"]["uid"])
+    if refusal is None or refusal.size != _size(judged) or judged.seen.at - refusal.at > ASK_AGAIN:
+        return None
+    return refusal
+
+
+def _refusals(judged: Judged) -> dict[str, ResizeRefusal | None]:
+    return {member: _refusal(judged, claim) for member, claim in _small_claims(judged).items()}
+
+
+def _is_final(refusal: ResizeRefusal) -> bool:
+    """Whether this volume cannot grow at all, however long one waits."""
+    return CANNOT_EXPAND in refusal.message
+
+
+def _is_only_member(judged: Judged) -> bool:
+    return judged.membership.voter_count < 2
+
+
+def _waits_for_spec(judged: Judged) -> bool:
+    return bool(judged.problems) or not judged.blueprint.bootstrapped
+
+
+def _waits_for_others(judged: Judged) -> bool:
+    """Whether members change or restart already; one that cannot run on its small volume may be what that waits for."""
+    if any(_cannot_run(member) and member.name in _small_claims(judged) for member in judged.membership.members):
+        return bool(missing_members(judged) or judged.membership.learners)
+    return bool(change_of_membership(judged) or restart_under_way(judged))
+
+
+def _cannot_run(member: SeenMember) -> bool:
+    pod = member.pod
+    return pod is not None and not is_terminating(pod) and not is_running(pod) and member.trouble is not None
+
+
+def _next_to_replace(judged: Judged) -> SeenMember | None:
+    """Who goes next: a member that cannot run, as its volume may be full, then followers, the leader last."""
+    refused = {member for member, refusal in _refusals(judged).items() if refusal and _is_final(refusal)}
+    waiting = [
+        member
+        for member in judged.membership.members
+        if member.name in refused and member.listed and (member.healthy or _cannot_run(member))
+    ]
+    leader = judged.membership.leader
+    return min(
+        waiting,
+        key=lambda each: (each.healthy, each is leader, judged.blueprint.names.ordinal(each.name) or 0),
+        default=None,
+    )
+
+
+def _resize_failure(claim: Manifest) -> str:
+    """Why Kubernetes cannot give what the claim asks for, in its own words; empty while it may well."""
+    status, name = claim.get("status") or {}, claim["metadata"]["name"]
+    for condition in status.get("conditions") or []:
+        if condition["type"] in RESIZE_ERRORS and condition["status"] == "True":
+            return f"PersistentVolumeClaim {name}: its volume does not grow: {condition.get('message', '')}"
+    if (status.get("allocatedResourceStatuses") or {}).get("storage") in INFEASIBLE:
+        return f"PersistentVolumeClaim {name}: its volume cannot grow: see its events"
+    return ""
+
+
+def _resize_progress(claim: Manifest) -> str:
+    told = [c for c in (claim.get("status") or {}).get("conditions") or [] if c["status"] == "True"]
+    message = next((c.get("message") or c["type"] for c in reversed(told)), "waiting for its StorageClass's driver")
+    return f"{claim['metadata']['name']}: {message}"
+
+
+def _in_lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
