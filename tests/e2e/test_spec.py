@@ -239,17 +239,6 @@ def test_a_version_that_cannot_follow_is_refused_and_reaches_nothing(
     assert etcd.read("kept") == "yes"
 
 
-def test_larger_volumes_are_told_as_pending_and_reach_nothing(etcd: Etcd) -> None:
-    etcd.create(members=1)
-    before, uid = settings(etcd), etcd.pods()["a-0"]["metadata"]["uid"]
-    etcd.apply(members=1, storage={"size": "2Gi"})
-    etcd.wait_told("ChangePending", "spec.storage.size")
-    assert ["spec.storage.size" in line for line in etcd.status()["pending"]] == [True]
-    assert settings(etcd) == before
-    assert etcd.pods()["a-0"]["metadata"]["uid"] == uid
-    assert {claim["spec"]["resources"]["requests"]["storage"] for claim in etcd.claims().values()} == {"1Gi"}
-
-
 def settings(etcd: Etcd) -> Manifest:
     """What the members run with: their files, and what their pods were made from."""
     files = etcd.cluster.get("configmaps", etcd.namespace, "a-config")

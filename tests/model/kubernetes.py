@@ -54,6 +54,8 @@ class Controllers:
         for manifest in self.store.all("StatefulSet"):
             if not is_terminating(manifest):
                 self._stateful_set(manifest)
+        for claim in self.store.all("PersistentVolumeClaim"):
+            self._resize(claim)
         for pod in self.store.all("Pod"):
             self._bind(pod)
             self._pod(pod)
@@ -108,8 +110,15 @@ class Controllers:
         volume = f"pv-{claim['metadata']['uid']}"
         self.nodes.volumes[volume] = Volume()
         claim["spec"] = {**claim["spec"], "volumeName": volume}
-        claim["status"] = {"phase": "Bound"}
+        claim["status"] = {"phase": "Bound", "capacity": dict(claim["spec"]["resources"]["requests"])}
         self.store.touch(claim)
+
+    def _resize(self, claim: Manifest) -> None:
+        """What asks for more gets it, one pass later."""
+        asked = claim["spec"]["resources"]["requests"]
+        if claim["status"]["phase"] == "Bound" and claim["status"].get("capacity") != asked:
+            claim["status"]["capacity"] = dict(asked)
+            self.store.touch(claim)
 
     def volume_of(self, pod: str) -> Volume | None:
         claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")

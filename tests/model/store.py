@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
+from etcd_operator.api import Quantity
 from etcd_operator.cluster.records import timestamp
-from etcd_operator.kube import Conflict, Invalid, NotFound
+from etcd_operator.cluster.settled import requested
+from etcd_operator.kube import Conflict, Forbidden, Invalid, NotFound
 from etcd_operator.resources.names import Manifest
 
 Propagation = Literal["Foreground", "Background", "Orphan"]
@@ -38,6 +40,8 @@ class Store:
         self._applied: dict[str, Manifest] = {}
         self._uids = 0
         self.version = 0
+        #: Whether the StorageClass of the claims lets them grow.
+        self.expandable = False
         #: Told every object right before it begins to go.
         self.on_delete: Callable[[Manifest], None] = lambda manifest: None
         #: Told every object right after it has gone.
@@ -106,10 +110,29 @@ class Store:
                 for field in IMMUTABLE:
                     if live["spec"].get(field) != new["spec"].get(field):
                         raise Invalid(status=422, reason="Invalid", message=f"spec.{field} is immutable")
+            if live["kind"] == "PersistentVolumeClaim":
+                self._check_size(live, new)
             if new.get("spec") != live.get("spec"):
                 new["metadata"]["generation"] = live["metadata"]["generation"] + 1
             self._objects[live["kind"], live["metadata"]["name"]] = self.touch(new)
         return copy.deepcopy(new)
+
+    def _check_size(self, live: Manifest, new: Manifest) -> None:
+        """The admission plugin PersistentVolumeClaimResize, and the validation of claims."""
+        before, after = requested(live) or Quantity(0), requested(new) or Quantity(0)
+        if after < before:
+            raise Invalid(status=422, reason="Invalid", message="field can not be less than status.capacity")
+        if after > before and live["status"]["phase"] != "Bound":
+            raise Forbidden(
+                status=403, reason="Forbidden", message="Only bound persistent volume claims can be expanded"
+            )
+        if after > before and not self.expandable:
+            raise Forbidden(
+                status=403,
+                reason="Forbidden",
+                message="only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc "
+                "must support resize",
+            )
 
     def delete(self, kind: str, name: str, uid: str | None = None, propagation: Propagation = "Background") -> bool:
         live = self.get(kind, name)

@@ -28,6 +28,7 @@ EDITS: dict[str, dict[str, Any]] = {
     "seven": {"members": 7},
     "upgrade": {"version": "3.7.2"},
     "bigger volumes": {"storage": {"size": "9Gi"}},
+    "even bigger volumes": {"storage": {"size": "10Gi"}},
     "delete volumes": {"storage": {"deletionPolicy": "Delete"}},
     "keep volumes": {"storage": {"deletionPolicy": "Retain"}},
     "another name": {"tls": {"client": {"extraSANs": ["etcd.example.com"]}}},
@@ -142,6 +143,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def a_pod_finds_no_room_or_does(self, pod: str, room: bool) -> None:
         (self.world.kubernetes.nodes.unplaced.discard if room else self.world.kubernetes.nodes.unplaced.add)(pod)
 
+    @rule(expandable=st.booleans())
+    def volumes_can_grow_or_cannot(self, expandable: bool) -> None:
+        self.world.store.expandable = expandable
+
     @rule()
     def the_next_founder_is_killed_at_its_first_write(self) -> None:
         self.world.etcd.kill_at_first_write = True
@@ -223,7 +228,9 @@ class ClusterMachine(RuleBasedStateMachine):
     def _edit(self, patch: dict[str, Any]) -> None:
         if self.world.cluster is not None and not self.world.cluster["metadata"].get("deletionTimestamp"):
             full = self.world.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
-            self.world.apply(EtcdClusterSpec.model_validate(_laid_over(full, patch)))
+            edited = EtcdClusterSpec.model_validate(_laid_over(full, patch))
+            if edited.storage.size >= self.world.spec.storage.size:  # the API server refuses all else
+                self.world.apply(edited)
 
 
 def _laid_over(base: Any, patch: Any) -> Any:

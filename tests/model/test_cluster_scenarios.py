@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from etcd_operator.api import EtcdClusterSpec
-from etcd_operator.resources.names import CLUSTER_ID, INCARNATION, MEMBER_STATE
+from etcd_operator.cluster.settled import requested
+from etcd_operator.resources.names import CLUSTER_ID, INCARNATION, MEMBER_STATE, Manifest
 from etcd_operator.resources.secrets import content
 from model.operator import Fault
 from model.store import Propagation
@@ -137,7 +138,10 @@ def test_a_running_etcd_is_scaled(world: World, before: int, after: int, policy:
 
 
 @pytest.mark.parametrize("fault", ["crash after", "between"])
-@pytest.mark.parametrize("story", ["up", "down", "lost volume", "emptied", "restart", "scale and restart"])
+@pytest.mark.parametrize(
+    "story",
+    ["up", "down", "lost volume", "emptied", "restart", "scale and restart", "larger", "larger by replacement"],
+)
 def test_a_change_of_members_may_be_cut_short_at_any_write(fault: Fault, story: str) -> None:
     """One world for every write of the change, until there is no further write at which to die.
 
@@ -159,6 +163,11 @@ def test_a_change_of_members_may_be_cut_short_at_any_write(fault: Fault, story: 
     raise AssertionError("never comes to rest")
 
 
+def larger(world: World, *, expandable: bool) -> None:
+    world.store.expandable = expandable
+    world.apply(spec(3, storage={"size": "9Gi"}))
+
+
 CHANGES: dict[str, Callable[[World], None]] = {
     "up": lambda world: world.apply(spec(5)),
     "down": lambda world: world.apply(spec(3, storage={"deletionPolicy": "Delete"})),
@@ -166,7 +175,48 @@ CHANGES: dict[str, Callable[[World], None]] = {
     "emptied": lambda world: world.wipe("a-1"),
     "restart": lambda world: world.apply(spec(3, options={"snapshotCount": 5})),
     "scale and restart": lambda world: world.apply(spec(1, options={"snapshotCount": 5})),
+    "larger": lambda world: larger(world, expandable=True),
+    "larger by replacement": lambda world: larger(world, expandable=False),
 }
+
+
+@pytest.mark.parametrize("expandable", [True, False])
+def test_volumes_grow_and_no_member_restarts_for_nothing(world: World, expandable: bool) -> None:
+    world.apply(spec(3))
+    world.settle()
+    pods = {pod["metadata"]["uid"] for pod in world.store.all("Pod")}
+    ids = set(world.roster.members)
+    larger(world, expandable=expandable)
+    world.settle()
+    sizes = {str(requested(claim)) for claim in [*world.store.all(CLAIM), *templates(world)]}
+    assert sizes == {"9Gi"}
+    assert len(pods & {pod["metadata"]["uid"] for pod in world.store.all("Pod")}) == (3 if expandable else 0)
+    assert len(ids & set(world.roster.members)) == (3 if expandable else 0)
+    assert has_directories(world) == 3
+
+
+def test_the_only_member_grows_when_others_have_joined_it(world: World) -> None:
+    world.apply(spec(1))
+    world.settle()
+    world.apply(spec(1, storage={"size": "9Gi"}))
+    world.settle()
+    assert world.told("VolumesNotGrown")
+    world.apply(spec(3, storage={"size": "9Gi"}))
+    world.settle()
+    assert {str(requested(claim)) for claim in world.store.all(CLAIM)} == {"9Gi"}
+
+
+def test_larger_volumes_and_a_restart_and_more_members_at_once(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    world.apply(spec(5, storage={"size": "9Gi"}, options={"snapshotCount": 5}))
+    world.settle()
+    assert {str(requested(claim)) for claim in world.store.all(CLAIM)} == {"9Gi"}
+
+
+def templates(world: World) -> list[Manifest]:
+    found = world.store.get("StatefulSet", "a")
+    return list(found["spec"]["volumeClaimTemplates"]) if found else []
 
 
 def test_members_that_never_started_are_not_taken_for_founded(world: World) -> None:

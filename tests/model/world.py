@@ -9,6 +9,7 @@ import yaml
 
 from etcd_operator.api import EtcdCluster, EtcdClusterSpec
 from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids
+from etcd_operator.cluster.settled import requested
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, REVISION, Manifest
 from model.etcd import Data, Etcd, Volume
@@ -257,6 +258,8 @@ class World:
         uid = manifest["metadata"]["uid"]
         if manifest["kind"] != CLAIM or uid in self._astray or uid not in self._bound_before_round:
             return
+        if self._makes_room_for_a_larger_one(manifest):
+            return
         alive = self.cluster is not None and not is_terminating(self.cluster)
         living = self.cluster["metadata"]["uid"] if self.cluster is not None and alive else ""
         if owner_uids(manifest) and living not in owner_uids(manifest):
@@ -268,6 +271,23 @@ class World:
             ours = hex_id(data.cluster_id) == self.recorded
             if data.member_id in counts if ours else not asked:
                 self.problems.append(f"{manifest['metadata']['name']} was deleted although nobody asked for it")
+
+    def _makes_room_for_a_larger_one(self, claim: Manifest) -> bool:
+        """A volume that cannot grow as the user asked goes when etcd has removed its member.
+
+        Nothing counts then that its member ever held: every voter has its data on a volume that stays.
+        """
+        if self.cluster is None or is_terminating(self.cluster) or self.store.expandable:
+            return False
+        asked, wanted = requested(claim), self.spec.storage.size
+        volume = self.kubernetes.nodes.volumes.get(claim["spec"].get("volumeName", ""), Volume())
+        return (
+            asked is not None
+            and asked < wanted
+            and annotations(claim).get(MEMBER_STATE) == MEMBER
+            and not self._of_voters(volume.directories.values())
+            and self._voters_with_data() == set(self.roster.voters)
+        )
 
     def _on_gone(self, manifest: Manifest) -> None:
         """A claim takes its volume along; volumes that went on request take the claim to their data along."""
@@ -325,11 +345,28 @@ class World:
             return f"{len(ready)} pods, {status.get('readyMembers')} ready, of {self.size}"
         if problem := self._problem_of_members():
             return problem
+        if problem := self._problem_of_volumes():
+            return problem
         if not self.kubernetes.behind("a"):
             return "clients have no way in"
         if self.store.get("Secret", "a-client") is None and not self.told("AuthorityLost"):
             return "clients have no certificate"
         return None
+
+    def _problem_of_volumes(self) -> str | None:
+        """Which volumes are smaller than the spec asks for, where they can be made larger."""
+        if self.spec.members == 1 and not self.store.expandable:
+            return None if self._small_claims() <= {"a-0"} else f"volumes are small: {self._small_claims()}"
+        return f"volumes are small: {self._small_claims()}" if self._small_claims() else None
+
+    def _small_claims(self) -> set[str]:
+        wanted = {f"a-{ordinal}" for ordinal in range(self.spec.members)}
+        claims = {claim["metadata"]["name"].removeprefix("data-"): claim for claim in self.store.all(CLAIM)}
+        return {
+            name
+            for name in wanted & set(claims)
+            if (asked := requested(claims[name])) is None or asked < self.spec.storage.size
+        }
 
     def _problem_of_members(self) -> str | None:
         """Why the members, and what they run, are not what the spec asks for."""

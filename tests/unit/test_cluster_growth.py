@@ -223,13 +223,12 @@ def test_where_volumes_cannot_grow_the_template_comes_first_and_then_a_follower(
 
 
 def test_the_old_volume_goes_once_etcd_has_removed_its_member() -> None:
-    step = the_step(removed(unexpandable(), "a-1"))
-    assert isinstance(step, Delete)
-    assert (step.kind, step.name, step.uid) == (
-        "PersistentVolumeClaim",
-        "data-a-1",
-        "uid-PersistentVolumeClaim-data-a-1",
-    )
+    steps = planned(removed(unexpandable(), "a-1")).steps
+    assert [(step.kind, step.name, step.uid) for step in steps if isinstance(step, Delete)] == [
+        ("PersistentVolumeClaim", "data-a-1", "uid-PersistentVolumeClaim-data-a-1"),
+        ("Pod", "a-1", "uid-Pod-a-1"),
+    ]
+    assert len(steps) == 2
 
 
 def test_the_member_is_added_while_its_old_volume_goes() -> None:

@@ -14,7 +14,7 @@ from etcd_operator.cluster.membership_rules import (
     change_of_membership,
     is_caught_up,
     missing_members,
-    removal_for_replacement,
+    removal,
     wanted_members,
 )
 from etcd_operator.cluster.observation import ResizeRefusal
@@ -77,13 +77,14 @@ def replace_member_on_small_volume(judged: Judged) -> Plan | None:
     if member is None or blocked_by(judged, member):
         return None
     reason = f"its volume is to have {_size(judged)}, and its StorageClass cannot expand it"
-    return removal_for_replacement(judged, member, reason)
+    return removal(judged, member, (), reason)
 
 
 def renew_volumes_of_missing_members(judged: Judged) -> Plan | None:
     """Before a member is added anew: its volume grows, or goes where it cannot, once etcd has removed the member.
 
-    It goes only while every voter is well and has all that the member had.
+    It goes only while every voter is well and has all that the member had, and its pod with it: a container that is
+    started once more would find the new member's file, and start it on the volume that goes (seen).
     """
     if not judged.membership.confirmed or _waits_for_spec(judged):
         return None
@@ -96,7 +97,7 @@ def renew_volumes_of_missing_members(judged: Judged) -> Plan | None:
         if refusal is None:
             steps.append(_growth(judged, claim))
         elif _is_final(refusal) and not _is_template_small(judged) and _is_dispensable(judged, member):
-            steps.append(_deletion(judged, claim))
+            steps += _deletion(judged, member, claim)
     return Plan(steps=tuple(steps)) if steps else None
 
 
@@ -199,11 +200,14 @@ def _growth(judged: Judged, claim: Manifest) -> GrowVolume:
     return GrowVolume(claim=metadata["name"], uid=metadata["uid"], size=size, reason=f"spec.storage.size is {size} now")
 
 
-def _deletion(judged: Judged, claim: Manifest) -> Delete:
+def _deletion(judged: Judged, member: str, claim: Manifest) -> list[Step]:
+    pod, uid = judged.seen.objects.pods.get(member), claim["metadata"]["uid"]
     reason = f"its member was removed from etcd, and comes back on a volume of {_size(judged)}: this one cannot grow"
-    return Delete(
-        kind="PersistentVolumeClaim", name=claim["metadata"]["name"], uid=claim["metadata"]["uid"], reason=reason
-    )
+    steps: list[Step] = [Delete(kind="PersistentVolumeClaim", name=claim["metadata"]["name"], uid=uid, reason=reason)]
+    if pod is not None and not is_terminating(pod):
+        reason = "its member was removed from etcd, and its volume goes"
+        steps.append(Delete(kind="Pod", name=member, uid=pod["metadata"]["uid"], reason=reason))
+    return steps
 
 
 def _is_dispensable(judged: Judged, member: str) -> bool:

@@ -78,7 +78,11 @@ class Membership:
     @property
     def ailing(self) -> tuple[SeenMember, ...]:
         """Members that should be well and are not; a learner that simply comes up is none of them."""
-        return tuple(m for m in self.members if not m.healthy and (m.role == "Voter" or m.trouble))
+        return tuple(
+            m
+            for m in self.members
+            if not m.healthy and (m.role == "Voter" or (m.trouble is not None and not is_terminating(m.pod)))
+        )
 
     @property
     def learners(self) -> tuple[SeenMember, ...]:

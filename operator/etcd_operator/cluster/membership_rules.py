@@ -69,7 +69,7 @@ def replace_member_without_data(judged: Judged) -> Plan | None:
         reason = _data_gone(judged, member)
         if not reason or member.name not in wanted_members(judged) or (member.healthy and _is_incomplete(judged)):
             continue
-        if plan := _removal(judged, member, (), reason):
+        if plan := removal(judged, member, (), reason):
             return plan
     return None
 
@@ -119,17 +119,12 @@ def remove_members_scaled_away(judged: Judged) -> Plan | None:
     )
     size = judged.seen.cluster.spec.members
     for member in order:
-        if plan := _removal(judged, member, surplus, f"spec.members is {size}"):
+        if plan := removal(judged, member, surplus, f"spec.members is {size}"):
             return plan
     return None
 
 
-def removal_for_replacement(judged: Judged, member: SeenMember, reason: str) -> Plan | None:
-    """Remove a member that is wanted, so that it is added anew; `None` while that must not be."""
-    return _removal(judged, member, (), reason)
-
-
-def _removal(judged: Judged, member: SeenMember, surplus: Sequence[SeenMember], reason: str) -> Plan | None:
+def removal(judged: Judged, member: SeenMember, surplus: Sequence[SeenMember], reason: str) -> Plan | None:
     """Remove a member, the lead first moved off it; `None` where the voters that remain would be no healthy quorum."""
     members, through = judged.membership, _through(judged)
     if through is None or member.listed is None:

@@ -1,0 +1,39 @@
+"""What is read of a cluster, where the order of reading matters."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from etcd_operator.cluster.observe import Observer
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.kube import Kube, Resource
+from etcd_operator.resources.names import Manifest
+from support.builders import UID, observation, pod
+
+
+class ReadsSideBySide:
+    """An API server in which pods were listed before their StatefulSet was gone, and the StatefulSet after."""
+
+    def __init__(self) -> None:
+        self.lists_of_pods = 0
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        if resource.kind != "EtcdCluster":
+            return None
+        return {"metadata": {"name": name, "namespace": namespace, "uid": UID}, "spec": {}}
+
+    async def list(self, resource: Resource, namespace: str, **_: Any) -> list[Manifest]:
+        if resource.kind != "Pod":
+            return [each for each in observation().objects.all() if each["kind"] == resource.kind != "StatefulSet"]
+        self.lists_of_pods += 1
+        owned: dict[str, Any] = {} if self.lists_of_pods == 1 else {"ownerReferences": []}
+        return [pod(f"a-{ordinal}", **owned) for ordinal in range(3)]
+
+
+def test_pods_that_were_orphaned_while_they_were_read_are_still_the_clusters() -> None:
+    kube = ReadsSideBySide()
+    observer = Observer(kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    picture = asyncio.run(observer.picture("ns", "a", None))
+    assert picture is not None
+    assert sorted(picture.objects.pods) == ["a-0", "a-1", "a-2"]
+    assert kube.lists_of_pods == 2
