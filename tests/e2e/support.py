@@ -39,6 +39,7 @@ __all__ = [
     "is_ready_pod",
     "is_true",
     "kill_operator",
+    "move_lead",
     "stretch",
     "unhealthy",
 ]
@@ -358,6 +359,14 @@ def kill_operator(cluster: Cluster) -> None:
     """Kill all replicas at once, without warning."""
     for pod in cluster.list("pods", OPERATOR, labels=OPERATOR_PODS):
         cluster.delete("pods", OPERATOR, pod["metadata"]["name"], gracePeriodSeconds=0)
+
+
+def move_lead(etcd: Etcd, member: str) -> None:
+    """Have a member lead, and wait until the operator has seen it."""
+    leader, target = etcd.status()["leader"], int(etcd.member_ids()[member], 16)
+    if leader != member:
+        etcd.ask(leader, lambda client, endpoint: client.move_leader(endpoint, target))
+    etcd.wait_status(lambda told: told.get("leader") == member, what=f"{member} leads")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from devtools import environment
-from e2e.support import Cluster, Etcd, Manifest, identity, kill_operator
+from e2e.support import Cluster, Etcd, Manifest, identity, kill_operator, move_lead
 from e2e.writers import writing
 
 MEMBER_STATE = "externaletcd.io/member-state"
@@ -49,14 +49,6 @@ def wait_for_removed_volumes(etcd: Etcd, policy: str, *ordinals: int) -> None:
         return states == {"removed"}
 
     etcd.cluster.wait_for(retired, "persistentvolumeclaims", etcd.namespace, timeout=60, what=f"{removed}: {policy}")
-
-
-def move_lead(etcd: Etcd, member: str) -> None:
-    """Have a member lead, and wait until the operator has seen it."""
-    leader, target = etcd.status()["leader"], int(etcd.member_ids()[member], 16)
-    if leader != member:
-        etcd.ask(leader, lambda client, endpoint: client.move_leader(endpoint, target))
-    etcd.wait_status(lambda told: told.get("leader") == member, what=f"{member} leads")
 
 
 def test_three_to_five_and_back_under_load(etcd: Etcd) -> None:
