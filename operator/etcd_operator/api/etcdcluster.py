@@ -71,7 +71,7 @@ class StorageSpec(ApiModel):
     ] = Quantity("8Gi")
     """Size of each member's volume. It may grow and never shrink.
 
-    Where the StorageClass cannot expand volumes, members are replaced one by one, each on a new volume; the old ones go.
+    Where the StorageClass cannot expand volumes, members are replaced one by one, each on a new volume; and old ones go.
 
     Leave room for more than options.quotaBackendBytes: snapshots and the write-ahead log share the volume,
     and a defragmentation needs the database's size a second time.
