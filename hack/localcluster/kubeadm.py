@@ -70,6 +70,9 @@ def init_config(node: Node) -> str:
         "localAPIEndpoint": {"advertiseAddress": node.address, "bindPort": 6443},
         "nodeRegistration": _registration(node),
         "patches": {"directory": "/etc/kubernetes/patches"},
+        # Kubeadm's first call is also its wait for an API server that the kubelet only now starts (kubeadm's
+        # EnsureAdminClusterRoleBinding): 1 m by default, too little for a slow or busy machine.
+        "timeouts": {"kubernetesAPICall": f"{TIMEOUT - 30:.0f}s"},  # ends before us, to tell what it waited for
         # kubelet-finalize restarts the kubelet for a certificate that rotates; this one is good for a year.
         "skipPhases": ["preflight", "addon/coredns", "kubelet-finalize"],
     }

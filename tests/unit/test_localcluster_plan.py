@@ -160,6 +160,11 @@ def test_kubeadm_is_told_where_the_control_plane_and_its_pods_live() -> None:
     assert "addon/coredns" in told["InitConfiguration"]["skipPhases"]
 
 
+def test_kubeadm_waits_longer_than_a_minute_for_the_api_server_and_ends_before_it_is_killed() -> None:
+    told = by_kind(kubeadm.init_config(nodes_of(DEV)[0]))
+    assert 120 < int(told["InitConfiguration"]["timeouts"]["kubernetesAPICall"].removesuffix("s")) < kubeadm.TIMEOUT
+
+
 def test_each_node_has_a_cgroup_root_of_its_own(cache: Path) -> None:
     for node in nodes_of(DEV):
         kubeadm._prepare(node, "")

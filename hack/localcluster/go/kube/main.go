@@ -23,6 +23,7 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
+	kubeadmerrors "k8s.io/kubernetes/cmd/kubeadm/app/util/errors"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
@@ -43,7 +44,7 @@ func main() {
 	name := filepath.Base(os.Args[0])
 	switch name {
 	case "kubeadm":
-		kubeadmError(kubeadm.Run())
+		kubeadmerrors.HandleError(kubeadm.Run()) // prints the reason, exits with 1
 	case "kubectl":
 		// Upstream reports a failed kubectl through CheckErr, which picks the exit code and drops the usage text.
 		kubectlutil.CheckErr(cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()))
@@ -54,11 +55,5 @@ func main() {
 			os.Exit(2)
 		}
 		os.Exit(cli.Run(command()))
-	}
-}
-
-func kubeadmError(err error) {
-	if err != nil {
-		os.Exit(1) // kubeadm has already told what went wrong
 	}
 }
