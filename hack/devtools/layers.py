@@ -24,6 +24,10 @@ SOURCES = ("operator", "hack", "tests")
 
 #: Tests that run side by side: waiting takes most of an e2e test's time, and the others use one core each.
 WORKERS = 2
+#: What runs only when it is asked for by name, as it takes as long as one likes.
+SOAK = "soak"
+SOAK_MINUTES = 60.0
+
 #: The local cluster that the e2e tests run on; each of several workers has its own, with the worker's name behind it.
 E2E_CLUSTER = "test"
 
@@ -137,6 +141,11 @@ def e2e(arguments: Sequence[str]) -> Tally:
     return run_pytest("e2e", arguments)
 
 
+def soak(arguments: Sequence[str]) -> Tally:
+    """The storm of the e2e tests for as long as asked, its faults told as they happen."""
+    return run_pytest("e2e", ["tests/e2e/test_storm.py", "-s", *arguments])
+
+
 def e2e_clusters(arguments: Sequence[str]) -> list[str]:
     """The local clusters that e2e tests run on with those arguments."""
     if arguments or "E2E_CLUSTER" in os.environ:
@@ -157,6 +166,7 @@ RUNNERS: dict[str, Callable[[Sequence[str]], Tally]] = {
     "model": model,
     "integration": integration,
     "e2e": e2e,
+    SOAK: soak,
 }
 
 
@@ -170,7 +180,7 @@ def take_down(clusters: Sequence[str]) -> None:
 def run_layers(layers: Sequence[str], arguments: Sequence[str], *, keep: bool) -> Tally:
     """Run the layers in their order, up to and with the first that fails."""
     total = Tally()
-    for layer in (name for name in LAYERS if name in layers):
+    for layer in (name for name in (*LAYERS, SOAK) if name in layers):
         print(f"--- {layer}: {RUNNERS[layer].__doc__}", flush=True)
         started = time.monotonic()
         try:
@@ -178,6 +188,8 @@ def run_layers(layers: Sequence[str], arguments: Sequence[str], *, keep: bool) -
         finally:
             if layer == "e2e" and not keep:
                 take_down(e2e_clusters(arguments))
+            elif layer == SOAK and not keep:
+                take_down([e2e_cluster(None)])
         print(f"--- {layer}: {tally}, {time.monotonic() - started:.0f} s", flush=True)
         total += tally
         if tally.failed:
@@ -196,11 +208,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Run the project's checks, in order, until a layer fails.",
         epilog="What follows -- goes to pytest: hack/test unit -- -k quorum -x",
     )
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"run these alone: {', '.join(LAYERS)}")
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"run these alone: {', '.join(LAYERS)}; or {SOAK}")
+    parser.add_argument("--minutes", type=float, default=SOAK_MINUTES, help=f"how long {SOAK} takes (%(default)g)")
+    parser.add_argument("--seed", help=f"what faults {SOAK} deals out, as a run before told it (random)")
     parser.add_argument("--keep", action="store_true", help="leave the e2e tests' local clusters up")
     options = parser.parse_args(own)
-    if unknown := [layer for layer in options.layers if layer not in LAYERS]:
-        parser.error(f"no such layer: {', '.join(unknown)}; there are {', '.join(LAYERS)}")
+    if unknown := [layer for layer in options.layers if layer not in RUNNERS]:
+        parser.error(f"no such layer: {', '.join(unknown)}; there are {', '.join(RUNNERS)}")
+    if SOAK in options.layers and len(options.layers) > 1:
+        parser.error(f"{SOAK} runs by itself")
     options.layers = options.layers or list(LAYERS)
     options.arguments = arguments
     return options
@@ -209,6 +225,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for; 0 when every check passed."""
     options = parse(sys.argv[1:] if argv is None else argv)
+    if SOAK in options.layers:
+        os.environ |= {"STORM_MINUTES": str(options.minutes)} | ({"STORM_SEED": options.seed} if options.seed else {})
     try:
         total = run_layers(options.layers, options.arguments, keep=options.keep)
     except KeyboardInterrupt:

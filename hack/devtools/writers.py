@@ -5,17 +5,16 @@ endpoints would see. Addresses follow the pods, as members come and go. For test
 """
 
 import asyncio
-import base64
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Self
 
 from devtools import kube
+from devtools.endpoints import Endpoints
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, TLSIdentity
-from etcd_operator.resources.names import CLUSTER_LABEL
+from etcd_operator.etcd.model import Endpoint
 
 #: Seconds until an answer is given up.
 DEADLINE = 1.0
@@ -41,13 +40,14 @@ class Writers:
     #: Seconds; the longest time without any acknowledged write since it was last set to zero.
     longest_gap: float = 0.0
     _last: float = 0.0
-    _endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    _endpoints: Endpoints = field(init=False)
     _first: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread = field(init=False)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._follow, daemon=True, name="writers' endpoints").start()
+        self._endpoints = Endpoints(cluster=self.cluster, namespace=self.namespace, name=self.name)
+        self._endpoints.follow()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._write()), daemon=True, name="writers")
         self._thread.start()
         assert self._first.wait(30), f"no write was acknowledged: {self.refused}"
@@ -56,10 +56,11 @@ class Writers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(30)
+        self._endpoints.stop()
 
     def lost(self) -> set[str]:
         """Keys whose write was acknowledged and that are not there, read through one member."""
-        endpoint = next(iter(self._endpoints.values()))
+        endpoint = next(iter(self._endpoints.now.values()))
 
         async def missing() -> set[str]:
             async with EtcdClient(idle=60) as client:
@@ -72,33 +73,12 @@ class Writers:
 
         return asyncio.run(missing())
 
-    def _follow(self) -> None:
-        """Where the members are, until the writers stop."""
-        who, host = self._identity(), f"{self.name}.{self.namespace}.svc"
-        cluster = kube.Cluster(self.cluster.kubeconfig)
-        labels = f"{CLUSTER_LABEL}={self.name}"
-        for pods in cluster.snapshots("pods", self.namespace, labels=labels, timeout=3600):
-            addresses = {name: pod["status"].get("podIP") for name, pod in pods.items()}
-            self._endpoints = {
-                name: Endpoint(address=f"{address}:2379", server_name=host, tls=who)
-                for name, address in addresses.items()
-                if address
-            }
-            if self._stop.is_set():
-                return
-
-    def _identity(self) -> TLSIdentity:
-        secret = self.cluster.get("secrets", self.namespace, f"{self.name}-client")
-        assert secret is not None, "clients have no Secret yet"
-        data = {key: base64.b64decode(value) for key, value in secret["data"].items()}
-        return TLSIdentity(ca=data["ca.crt"], cert=data["tls.crt"], key=data["tls.key"])
-
     async def _write(self) -> None:
         due, number = time.monotonic(), 0
         async with EtcdClient(idle=60) as client, asyncio.TaskGroup() as puts:
             while not self._stop.is_set():
                 number += 1
-                for member, endpoint in self._endpoints.items():
+                for member, endpoint in self._endpoints.now.items():
                     puts.create_task(self._put(client, endpoint, f"writers/{number:06}/{member}"))
                 due = max(due + self.pace, time.monotonic() - self.pace)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))

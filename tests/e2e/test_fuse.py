@@ -5,17 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from devtools import environment
+from e2e.faults import empty
 from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError
 from localcluster.cluster import Cluster as LocalCluster
-
-
-def empty(etcd: Etcd, local: LocalCluster, member: str) -> None:
-    """Empty a member's volume under it, and kill its etcd before it can notice."""
-    node, container = etcd.container(member)
-    folder = etcd.volume_folder(member)
-    script = f"rm -rf {folder}/*; ctr -n k8s.io tasks kill -s SIGKILL {container}"
-    done = local.exec(node, ["sh", "-ec", script])
-    assert done.returncode == 0, done
 
 
 def corrupt(etcd: Etcd, local: LocalCluster, member: str) -> None:

@@ -1,0 +1,100 @@
+"""What is kept of a long test for the person who looks into its failure: logs as they were written, and the last state.
+
+Logs are followed, as those of a pod that was killed go with it.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import requests
+
+from devtools import kube
+from devtools.kube import Cluster, KubectlError
+from e2e.support import OPERATOR, OPERATOR_PODS, Etcd
+from localcluster.cache import cache_dir
+
+#: Lines of the operators' logs that a failure shows by itself.
+TAIL = 40
+
+
+@contextmanager
+def evidence(etcd: Etcd, name: str, *, keep: bool) -> Iterator[Path]:
+    """A folder for a test's files, with the logs of operators and members; it goes when all went well, unless kept."""
+    folder = cache_dir() / "evidence" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    (folder / "log").mkdir(parents=True)
+    over = threading.Event()
+    for namespace, labels in ((OPERATOR, OPERATOR_PODS), (etcd.namespace, etcd.labels)):
+        threading.Thread(
+            target=_follow, args=(etcd.cluster.kubeconfig, namespace, labels, folder / "log", over), daemon=True
+        ).start()
+    try:
+        yield folder
+    except BaseException:
+        _last_state(etcd, folder)
+        print(f"The operators' last words:\n{_tail(folder)}\nEverything about this run is in {folder}", flush=True)
+        raise
+    finally:
+        over.set()
+    if keep:
+        print(f"Everything about this run is in {folder}", flush=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _follow(kubeconfig: Path, namespace: str, labels: str, folder: Path, over: threading.Event) -> None:
+    """Follow the log of every container that runs in these pods."""
+    cluster, seen = Cluster(kubeconfig), set[str]()
+    while not over.is_set():
+        for pods in cluster.snapshots("pods", namespace, labels=labels, timeout=600):
+            for name, pod in pods.items():
+                for status in pod["status"].get("containerStatuses", []):
+                    container = status.get("containerID", "")
+                    if "running" in status["state"] and container not in seen:
+                        seen.add(container)
+                        path = folder / f"{name}-{container[-12:]}.log"
+                        threading.Thread(target=_copy, args=(kubeconfig, namespace, name, path), daemon=True).start()
+            if over.is_set():
+                return
+
+
+def _copy(kubeconfig: Path, namespace: str, pod: str, path: Path) -> None:
+    """Copy a container's log until it ends."""
+    url = f"{kube.path_of('pods', namespace, pod)}/log?follow=true&timestamps=true"
+    with (
+        suppress(requests.RequestException, OSError),
+        Cluster(kubeconfig).request("GET", url, stream=True, timeout=(10, None)) as log,
+        path.open("wb") as file,
+    ):
+        for chunk in log.iter_content(None):
+            file.write(chunk)
+            file.flush()
+
+
+def _last_state(etcd: Etcd, folder: Path) -> None:
+    """What Kubernetes has of the EtcdCluster now; as much of it as can be had."""
+    questions = {
+        "etcdcluster.yaml": ("get", f"etcd/{etcd.name}", "-o", "yaml"),
+        "objects.yaml": ("get", "statefulsets,configmaps,pods,persistentvolumeclaims", "-o", "yaml"),
+        "objects.txt": ("get", "etcd,pods,persistentvolumeclaims", "-o", "wide"),
+        "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
+    }
+    for file, question in questions.items():
+        try:
+            told = etcd.cluster.kubectl("-n", etcd.namespace, *question)
+        except (KubectlError, OSError) as error:
+            told = str(error)
+        (folder / file).write_text(told)
+
+
+def _tail(folder: Path) -> str:
+    """The newest lines of the operators' logs, each with its pod's name."""
+    lines = sorted(
+        f"{line}  ({path.stem})"
+        for path in (folder / "log").glob(f"{OPERATOR}-*.log")
+        for line in path.read_text(errors="replace").splitlines()[-TAIL:]
+    )
+    return "\n".join(lines[-TAIL:])
