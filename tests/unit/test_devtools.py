@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_each_worker_has_a_cluster_of_its_own_and_a_single_test_needs_but_one(mo
 def test_e2e_fails_where_its_cluster_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "run", lambda argv: 1 if argv[:2] == ["hack/cluster", "up"] else pytest.fail("went on"))
     assert layers.e2e([]) == Tally(failed=1)
+
+
+def test_a_soak_takes_as_long_as_asked_and_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, ...]] = []
+
+    def soak(_: Any) -> Tally:
+        asked.append((os.environ.get("STORM_MINUTES"), os.environ.get("STORM_SEED")))
+        return Tally(passed=1)
+
+    monkeypatch.setenv("E2E_CLUSTER", "dev")
+    monkeypatch.setenv("STORM_MINUTES", "1")
+    monkeypatch.setenv("STORM_SEED", "")
+    monkeypatch.setattr(layers, "RUNNERS", {**layers.RUNNERS, "soak": soak})
+    assert layers.main(["soak", "--minutes", "8.5", "--seed", "a1"]) == 0
+    assert asked == [("8.5", "a1")]
+    assert "soak" not in layers.parse([]).layers
+    with pytest.raises(SystemExit):
+        layers.parse(["soak", "e2e"])
 
 
 def test_arguments_after_the_dashes_go_to_pytest() -> None:
