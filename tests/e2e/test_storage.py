@@ -1,4 +1,7 @@
-"""Larger volumes: grown where they are if their StorageClass can, and otherwise by members that move to new ones."""
+"""Larger volumes: grown where they are if their StorageClass can, and otherwise by members that move to new ones.
+
+And data in memory, which goes with its pod: a member whose pod goes is another member afterwards.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from devtools import kube
-from e2e.support import Cluster, Etcd, Manifest, identity, kill_operator
+from e2e.support import Cluster, Etcd, Manifest, identity, is_ready_pod, kill_operator
 from e2e.writers import writing
+from localcluster.cluster import Cluster as LocalCluster
 
 #: A class like the local one, which says of itself that it can expand; a test stands in for the driver that would.
 EXPANDABLE = {
@@ -158,3 +162,93 @@ def test_the_only_member_waits_for_others_and_then_moves(etcd: Etcd) -> None:
     assert pods(etcd) == ran
     etcd.scale(3)
     wait_grown(etcd)
+
+
+# --- in memory --------------------------------------------------------------------------------------------------------
+
+
+def create_in_memory(etcd: Etcd, **spec: object) -> dict[str, str]:
+    """Three members without volumes; returns their IDs."""
+    etcd.create(storage={"medium": "Memory", "size": "256Mi"}, **spec)
+    assert not etcd.claims()
+    etcd.put("kept", "yes")
+    return etcd.member_ids()
+
+
+def wait_replaced(etcd: Etcd, before: dict[str, str], *members: str) -> None:
+    """Wait until just these members are new ones, and all have the data."""
+
+    def replaced(told: Manifest) -> bool:
+        now = {each["name"]: each.get("id") for each in told.get("members", []) if each.get("role") == "Voter"}
+        return now.keys() == before.keys() and {name for name in now if now[name] != before[name]} == set(members)
+
+    etcd.wait_status(replaced, what=f"{members} replaced", timeout=120)
+    etcd.wait_settled()
+    assert etcd.voters() == set(MEMBERS)
+    for member in MEMBERS:
+        assert etcd.read_from(member, "kept") == "yes"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_member_in_memory_is_replaced_when_its_pod_goes(etcd: Etcd, killed: bool) -> None:
+    before = create_in_memory(etcd)
+    leader = str(etcd.status()["leader"])
+    with writing(etcd) as writers:
+        etcd.kill(leader, grace=0)
+        if killed:
+            etcd.wait_event("RemovingMember", leader)
+            kill_operator(etcd.cluster)
+        wait_replaced(etcd, before, leader)
+    writers.check()
+
+
+def test_members_in_memory_restart_in_order_by_being_replaced(etcd: Etcd) -> None:
+    before = create_in_memory(etcd)
+    leader = str(etcd.status()["leader"])
+    with writing(etcd) as writers:
+        etcd.patch({"spec": {"options": {"snapshotCount": 5000}}})
+        etcd.wait_event("RemovingMember", "it restarts: spec.options.snapshotCount changed")
+        kill_operator(etcd.cluster)
+        wait_replaced(etcd, before, *MEMBERS)
+    writers.check()
+    etcd.wait_event("MovingLeader", leader, timeout=10)
+
+
+def test_a_container_in_memory_that_is_started_again_has_its_data(etcd: Etcd, local: LocalCluster) -> None:
+    before = create_in_memory(etcd)
+    node, container = etcd.container("a-1")
+    local.exec(node, ["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container])
+    etcd.cluster.wait_for_one(
+        lambda pod: pod["status"]["containerStatuses"][0]["restartCount"] == 1 and is_ready_pod(pod),
+        "pods",
+        etcd.namespace,
+        "a-1",
+        what="a-1 started again",
+    )
+    etcd.wait_settled()
+    assert etcd.member_ids() == before
+    assert etcd.read_from("a-1", "kept") == "yes"
+
+
+def test_all_data_in_memory_lost_at_once_is_told_and_nothing_is_founded_anew(etcd: Etcd) -> None:
+    create_in_memory(etcd)
+    before = etcd.status()
+    for member in MEMBERS:
+        etcd.kill(member, grace=0)
+    etcd.wait_told("DataLost", "all of it is lost", timeout=60)
+    kill_operator(etcd.cluster)
+    etcd.cluster.wait_for(
+        lambda found: {pod["status"]["containerStatuses"][0]["restartCount"] > 1 for pod in found.values()} == {True},
+        "pods",
+        etcd.namespace,
+        labels=etcd.labels,
+        what="every etcd refused more than once",
+        timeout=120,
+    )
+    status = etcd.status()
+    assert (status["clusterID"], status["bootstrap"]) == (before["clusterID"], before["bootstrap"])
+    assert not etcd.ready_addresses()
+    etcd.delete()
+    etcd.create(storage={"medium": "Memory", "size": "256Mi"})
+    assert etcd.status()["clusterID"] != before["clusterID"]
+    assert etcd.read("kept") == ""

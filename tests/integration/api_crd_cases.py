@@ -13,6 +13,12 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a unit": ({"storage": {"size": "8GB"}}, "spec.storage.size", "must be a quantity of at least 128Mi, such as 8Gi"),
     "a tiny volume": ({"storage": {"size": "64Mi"}}, "spec.storage.size", "of at least 128Mi"),
     "a bare number": ({"storage": {"size": 8}}, "spec.storage.size", "of at least 128Mi"),
+    "a single member in memory": (
+        {"members": 1, "storage": {"medium": "Memory"}},
+        "spec.members",
+        "must be 3, 5 or 7 while spec.storage.medium is Memory",
+    ),
+    "another medium": ({"storage": {"medium": "Tape"}}, "spec.storage.medium", "Unsupported value"),
     "a negative quota": ({"options": {"quotaBackendBytes": "-1"}}, "spec.options.quotaBackendBytes", "at least 1Mi"),
     "no duration": ({"options": {"heartbeatInterval": "soon"}}, "spec.options.heartbeatInterval", "such as 100ms"),
     "no heartbeat": ({"options": {"heartbeatInterval": "0s"}}, "spec.options.heartbeatInterval", "at least 10ms"),
@@ -90,6 +96,7 @@ GOOD_FIELDS: dict[str, dict[str, Any]] = {
     "names and addresses": {"tls": {"client": {"extraSANs": ["*.example.com", "192.0.2.1", "2001:db8::1", "etcd"]}}},
     "other keys of etcd": {"options": {"extra": {"pre-vote": True, "max-wals": 5, "cors": "*", "log-level": "debug"}}},
     "no TLS": {"tls": {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}},
+    "three members in memory": {"storage": {"medium": "Memory", "size": "512Mi"}},
     "a pod overlay": {"podTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": {"nodeSelector": {"disk": "nvme"}}}},
 }
 
@@ -122,6 +129,18 @@ IMMUTABLE: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "the spec taken away": ({"tls": {"peer": {"mode": "Off"}}}, {"tls": None}, "spec.tls.peer.mode", "is immutable"),
     "peers": ({}, {"tls": {"peer": {"mode": "Off"}}}, "spec.tls.peer.mode", "is immutable: members with TLS"),
     "clients": ({}, {"tls": {"client": {"mode": "Off"}}}, "spec.tls.client.mode", "is immutable: clients"),
+    "another medium": (
+        {},
+        {"storage": {"medium": "Memory"}},
+        "spec.storage.medium",
+        "is immutable",
+    ),
+    "a single member in memory": (
+        {"storage": {"medium": "Memory"}},
+        {"members": 1},
+        "spec.members",
+        "must be 3, 5 or 7 while spec.storage.medium is Memory",
+    ),
     "a smaller volume": (
         {"storage": {"size": "2Gi"}},
         {"storage": {"size": "2047Mi"}},

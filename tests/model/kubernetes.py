@@ -82,9 +82,11 @@ class Controllers:
         existing = self.store.get("Pod", pod)
         if existing is not None and (is_terminating(existing) or existing["status"]["phase"] != "Pending"):
             return
-        template = owner["spec"]["volumeClaimTemplates"][0]
+        template = next(iter(owner["spec"].get("volumeClaimTemplates", [])), None)
         claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
-        if claim is None:
+        if template is None:
+            pass
+        elif claim is None:
             labels = {**template["metadata"]["labels"], **owner["spec"]["selector"]["matchLabels"]}
             metadata = {"name": f"data-{pod}", "namespace": "ns", "labels": labels, "finalizers": [PROTECTION]}
             self.store.create({**template, "metadata": metadata, "status": {"phase": "Pending"}})
@@ -121,6 +123,10 @@ class Controllers:
             self.store.touch(claim)
 
     def volume_of(self, pod: str) -> Volume | None:
+        """The volume of a pod's claim, or the tmpfs that lives as long as the pod."""
+        found = self.store.get("Pod", pod)
+        if found is not None and is_in_memory(found):
+            return self.nodes.volumes.setdefault(tmpfs_of(found), Volume())
         claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
         return self.nodes.volumes.get(claim["spec"].get("volumeName", "")) if claim else None
 
@@ -130,6 +136,7 @@ class Controllers:
             self.etcd.stop(name)
             self.nodes.containers.pop(uid, None)
             self.store.remove(pod)
+            self.nodes.volumes.pop(tmpfs_of(pod), None)
             return
         container = self.nodes.containers.get(uid)
         if container is None:
@@ -176,6 +183,8 @@ class Controllers:
     def _mounts(self, pod: Manifest) -> dict[str, Any] | None:
         mounts: dict[str, Any] = {}
         for volume in pod["spec"]["volumes"]:
+            if "emptyDir" in volume:
+                continue
             if "configMap" in volume:
                 found = self.store.get("ConfigMap", volume["configMap"]["name"])
                 mounts[volume["name"]] = dict(found["data"]) if found else None
@@ -235,6 +244,15 @@ class Controllers:
         pods = self.store.all("Pod", found["spec"]["selector"]) if found else []
         ready = [pod for pod in pods if {"type": "Ready", "status": "True"} in pod["status"].get("conditions", [])]
         return [self.etcd.processes[name] for pod in ready if (name := pod["metadata"]["name"]) in self.etcd.processes]
+
+
+def is_in_memory(pod: Manifest) -> bool:
+    return any("emptyDir" in volume for volume in pod["spec"]["volumes"])
+
+
+def tmpfs_of(pod: Manifest) -> str:
+    """The name by which `Nodes.volumes` has what a pod keeps in memory."""
+    return f"tmpfs-{pod['metadata']['uid']}"
 
 
 def _controller(owner: Manifest) -> Manifest:

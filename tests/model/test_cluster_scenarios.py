@@ -214,6 +214,70 @@ def test_larger_volumes_and_a_restart_and_more_members_at_once(world: World) -> 
     assert {str(requested(claim)) for claim in world.store.all(CLAIM)} == {"9Gi"}
 
 
+MEMORY = {"medium": "Memory", "size": "512Mi"}
+
+
+def lose_pod(world: World, *pods: str) -> None:
+    for pod in pods:
+        world.delete("Pod", pod)
+
+
+IN_MEMORY: dict[str, Callable[[World], None]] = {
+    "a pod goes": lambda world: lose_pod(world, "a-1"),
+    "restart": lambda world: world.apply(spec(3, storage=MEMORY, options={"snapshotCount": 5})),
+    "up and restart": lambda world: world.apply(spec(5, storage=MEMORY, options={"snapshotCount": 5})),
+}
+
+
+@pytest.mark.parametrize("fault", ["crash after", "between"])
+@pytest.mark.parametrize("story", IN_MEMORY)
+def test_a_change_of_members_in_memory_may_be_cut_short_at_any_write(fault: Fault, story: str) -> None:
+    for nth in range(1, 100):
+        world = World()
+        world.apply(spec(3, storage=MEMORY))
+        world.settle()
+        before, kept = world.recorded, set(world.acknowledged)
+        IN_MEMORY[story](world)
+        reached = _die_at(world, nth, fault)
+        world.settle()
+        assert not world.damaged
+        assert world.recorded == before
+        assert kept < world.acknowledged
+        assert not world.store.all(CLAIM)
+        world.close()
+        if not reached:
+            assert nth > 4
+            return
+    raise AssertionError("never comes to rest")
+
+
+def test_a_container_in_memory_is_started_again_as_the_same_member(world: World) -> None:
+    world.apply(spec(3, storage=MEMORY))
+    world.settle()
+    ids = set(world.roster.members)
+    world.kubernetes.crash("a-1")
+    world.settle()
+    assert set(world.roster.members) == ids
+
+
+def test_all_pods_in_memory_gone_is_told_and_nothing_is_founded_anew_until_it_is_applied_again(world: World) -> None:
+    world.apply(spec(3, storage=MEMORY))
+    world.settle()
+    before = world.recorded
+    lose_pod(world, "a-0", "a-1", "a-2")
+    for _ in range(30):
+        world.round()
+        world.tick()
+    assert world.told("DataLost")
+    assert world.recorded == before
+    assert not world.kubernetes.behind("a")
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    world.apply(spec(3, storage=MEMORY))
+    world.settle()
+    assert world.recorded != before
+
+
 def templates(world: World) -> list[Manifest]:
     found = world.store.get("StatefulSet", "a")
     return list(found["spec"]["volumeClaimTemplates"]) if found else []

@@ -13,7 +13,7 @@ from etcd_operator.cluster.settled import requested
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, REVISION, Manifest
 from model.etcd import Data, Etcd, Volume
-from model.kubernetes import Controllers
+from model.kubernetes import Controllers, tmpfs_of
 from model.membership import Change, History, Roster
 from model.operator import Fault, Operator
 from model.store import Propagation, Store
@@ -49,6 +49,8 @@ class World:
         self._members_before_round: set[int] = set()
         #: UIDs of claims that a stray hand deleted.
         self._astray: set[str] = set()
+        #: Whether it is the operator that acts now.
+        self._operator_acts = False
         #: UIDs of the Services and Secrets by which clients got in.
         self._opened: set[str] = set()
 
@@ -75,7 +77,9 @@ class World:
         self._members_before_round = {
             process.data.member_id for process in self.etcd.processes.values() if self.etcd.leader_of(process)
         }
+        self._operator_acts = True
         writes = self.operator.run(faults, watch_lags=watch_lags)
+        self._operator_acts = False
         self.check()
         return writes
 
@@ -171,6 +175,7 @@ class World:
     def _voters_with_data(self) -> set[int]:
         """Those on volumes that are there to stay."""
         doomed = {claim["spec"].get("volumeName") for claim in self.store.all(CLAIM) if is_terminating(claim)}
+        doomed |= {tmpfs_of(pod) for pod in self.store.all("Pod") if is_terminating(pod)}
         kept = (volume for name, volume in self.kubernetes.nodes.volumes.items() if name not in doomed)
         return self._of_voters(data for volume in kept for data in volume.directories.values())
 
@@ -256,6 +261,8 @@ class World:
         that ever were voters.
         """
         uid = manifest["metadata"]["uid"]
+        if manifest["kind"] == "Pod" and self._operator_acts and self._holds_in_memory(manifest):
+            self.problems.append(f"Pod {manifest['metadata']['name']} was deleted with a voter's data in its memory")
         if manifest["kind"] != CLAIM or uid in self._astray or uid not in self._bound_before_round:
             return
         if self._makes_room_for_a_larger_one(manifest):
@@ -289,8 +296,19 @@ class World:
             and self._voters_with_data() == set(self.roster.voters)
         )
 
+    def _holds_in_memory(self, pod: Manifest) -> bool:
+        """Whether a voter's data is in this pod's memory, and goes with it."""
+        volume = self.kubernetes.nodes.volumes.get(tmpfs_of(pod), Volume())
+        return bool(self._of_voters(volume.directories.values()))
+
     def _on_gone(self, manifest: Manifest) -> None:
         """A claim takes its volume along; volumes that went on request take the claim to their data along."""
+        if manifest["kind"] == "Pod" and self._holds_in_memory(manifest):
+            self.kubernetes.nodes.volumes.pop(tmpfs_of(manifest), None)
+            self.damaged = self.damaged or not self._can_heal()
+        if manifest["kind"] == "EtcdCluster" and manifest["spec"]["storage"]["medium"] == "Memory":
+            self.acknowledged.clear()  # and its data with them
+            self.damaged = False
         if manifest["kind"] != CLAIM:
             return
         volume = self.kubernetes.nodes.volumes.pop(manifest["spec"].get("volumeName", ""), None) or Volume()

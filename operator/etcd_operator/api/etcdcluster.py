@@ -22,7 +22,7 @@ from etcd_operator.api.base import (
 from etcd_operator.api.etcdcluster_options import EtcdOptions
 from etcd_operator.api.etcdcluster_status import EtcdClusterStatus
 from etcd_operator.api.etcdcluster_tls import TLSSpec
-from etcd_operator.api.rules import at_least, is_quantity, when_quantities
+from etcd_operator.api.rules import at_least, immutable, is_quantity, when_quantities
 from etcd_operator.api.units import QUANTITY_SCHEMA, Quantity
 
 #: The newest etcd that this release was tested with.
@@ -71,7 +71,8 @@ class StorageSpec(ApiModel):
     ] = Quantity("8Gi")
     """Size of each member's volume. It may grow and never shrink.
 
-    Where the StorageClass cannot expand volumes, members are replaced one by one, each on a new volume; and old ones go.
+    Where the StorageClass cannot expand volumes, members are replaced one by one, each on a new volume, and the old
+    ones go.
 
     Leave room for more than options.quotaBackendBytes: snapshots and the write-ahead log share the volume,
     and a defragmentation needs the database's size a second time.
@@ -80,6 +81,16 @@ class StorageSpec(ApiModel):
     """StorageClass of the volumes; absent, the cluster's default class. Immutable once the etcd was founded.
 
     etcd waits for every write to reach the disk: local SSDs serve it best, network file systems not at all.
+    """
+    medium: Annotated[
+        Literal["Disk", "Memory"],
+        immutable("data does not move between volumes and memory; create a new EtcdCluster instead"),
+    ] = "Disk"
+    """Disk: a volume for each member. Memory: a tmpfs of that size in each member's pod, for data that may be lost.
+
+    With Memory the data goes with the pod: a member whose pod goes is replaced by a new one, which needs three members
+    or more, and when more than half of the pods go at once, all data is lost for good. What is stored counts towards
+    the memory of the etcd container: leave room for it below resources.limits.memory. Immutable.
     """
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
     """What happens to the volumes when the EtcdCluster is deleted and to those of members that are scaled away.
@@ -257,6 +268,11 @@ class EtcdCluster(ApiModel):
             "is immutable once the etcd was founded: Kubernetes cannot move a volume to another class;"
             " create a new EtcdCluster with that class instead",
             field_path=".spec.storage.storageClassName",
+        ),
+        Rule(
+            "self.spec.storage.medium != 'Memory' || self.spec.members >= 3",
+            "must be 3, 5 or 7 while spec.storage.medium is Memory: the data of a single member would go with its pod",
+            field_path=".spec.members",
         ),
         Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.bootstrap)"

@@ -13,8 +13,9 @@ from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
+from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.records import is_terminating
-from etcd_operator.cluster.restart_rules import is_restarting, restart_under_way
+from etcd_operator.cluster.restart_rules import is_restarting, restart_under_way, why
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
 
@@ -72,6 +73,9 @@ def available(judged: Judged) -> Told:
             reason = "NoAnswer" if members.answering == 0 else "QuorumUnknown"
             return _told("Available", "Unknown", reason, f"not known whether clients can write: {silent}")
         case Quorum.LOST:
+            if lost := data_lost(judged):
+                some_left = len(members_without_data(judged)) < len(members.voters)
+                return _told("Available", "False", "QuorumLost" if some_left else "DataLost", lost)
             return _told("Available", "False", "QuorumLost", _lost(members.ailing, members.needed, members.voter_count))
 
 
@@ -160,6 +164,8 @@ def _working(judged: Judged, outcome: Outcome) -> Told | None:
     if told := growth_under_way(judged):
         return _told("Progressing", "True", "GrowingVolumes", told)
     if told := change_of_membership(judged):
+        if judged.blueprint.in_memory and restart_under_way(judged):
+            told = f"{told}; members are replaced one by one: {why(judged)}"
         return _told("Progressing", "True", "ChangingMembers", told)
     if told := restart_under_way(judged):
         return _told("Progressing", "True", "RestartingMembers", told)
@@ -216,6 +222,8 @@ def degraded(judged: Judged) -> Told:
         return _told("Degraded", "True", "MembersIncomplete", message)
     if restarting := [member.name for member in judged.membership.ailing]:
         return _told("Degraded", "False", "Restarting", f"{', '.join(restarting)} restarts as planned")
+    if memory := memory_limit_problem(judged):
+        return _told("Degraded", "False", "MemoryLimit", memory)
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)
     return _told("Degraded", "False", "AllHealthy", _all_healthy(len(judged.membership.members)))
@@ -263,6 +271,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
         return f"Starting on kept volumes: {members.answering} of {len(members.members)} members answer"
     match members.quorum:
         case Quorum.LOST:
+            if data_lost(judged):
+                return f"Data lost with the pods of {', '.join(m.name for m in members_without_data(judged))}"
             silent = ", ".join(m.name for m in members.ailing if m.answer is None or m.answer.status is None)
             return f"Quorum lost: {silent} down" if silent else f"No leader among {down}"
         case Quorum.UNKNOWN:

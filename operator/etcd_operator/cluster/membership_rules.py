@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.memory import fuse_tripped, gone_with_its_pod
 from etcd_operator.cluster.records import (
     MEMBER_REMOVED,
     annotations,
@@ -28,8 +29,6 @@ from etcd_operator.resources import names as n
 IN_SYNC = 1000
 #: The first minor version of etcd that takes more than one learner at a time (max-learners).
 MANY_LEARNERS = (3, 6)
-#: What etcd's last words prove: that the data directory of a member that had one is empty, or of no use.
-DATA_GONE = {"DataMissing", "DataCorrupt"}
 #: What etcd's last words can mean of a member that is to join: it read an older file, or none.
 STALE_FILE = {"DataMissing", "DataCorrupt", "MemberListRefused", "MemberRemoved", "InvalidOption"}
 #: How long its pod may go on failing so before another takes its place: a joiner without a name service says the same.
@@ -82,8 +81,7 @@ def _is_incomplete(judged: Judged) -> bool:
 def _data_gone(judged: Judged, member: SeenMember) -> str:
     """Why the member can never serve its data again; empty where that is not proved.
 
-    The fuse's words prove it only of a member that has started once and whose pod has had the fuse since: a joiner that
-    finds no name service says the same.
+    The fuse's words prove it only of a member that has started once: a joiner that finds no name service says the same.
     """
     if member.listed is None or not member.listed.started:
         return ""
@@ -92,10 +90,7 @@ def _data_gone(judged: Judged, member: SeenMember) -> str:
         return "its volume was deleted"
     if claim is not None and claim.get("status", {}).get("phase") == "Lost":
         return "its volume is lost"
-    fused = annotations(member.pod).get(n.FILES_REFRESHED) == judged.blueprint.refreshed(member.name)
-    if fused and not member.healthy and member.trouble and member.trouble.reason in DATA_GONE:
-        return member.trouble.message.partition(": ")[2]
-    return ""
+    return gone_with_its_pod(judged, member) or fuse_tripped(judged, member)
 
 
 def remove_members_scaled_away(judged: Judged) -> Plan | None:

@@ -200,7 +200,7 @@ def publish_access(judged: Judged) -> Plan | None:
     """
     seen, plan = judged.seen, judged.blueprint
     recorded = any(record.cluster_id == plan.cluster_id for record in volume_records(seen).values())
-    if not plan.bootstrapped or not recorded:
+    if not plan.bootstrapped or not (recorded or plan.in_memory):
         return None
     steps = (*_applies(judged, seen.objects.services, [client_service(plan)]), *access_due(seen, plan))
     return Plan(steps=steps) if steps else None
@@ -260,6 +260,8 @@ def restart_members_of_a_lost_authority(judged: Judged) -> Plan | None:
     operator's certificate; silence proves nothing. Before the record there is nothing to protect at all.
     """
     plan, members = judged.blueprint, judged.membership
+    if plan.bootstrapped and plan.in_memory:
+        return None  # all data would go with the pods
     refused = [m for m in members.members if m.answer and m.answer.error and m.answer.error.kind == "tls"]
     if plan.bootstrapped and members.quorum is not Quorum.LOST and len(refused) < len(members.members):
         return None

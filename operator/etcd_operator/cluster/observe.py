@@ -76,9 +76,12 @@ class Observer:
         names = Names(name=name, namespace=namespace, domain=self._domain)
         objects = await self._with_own_pods(raw, objects)
         objects = await self._with_unlabelled_claims(names, objects)
+        cluster = EtcdCluster.model_validate(raw)
+        if cluster.spec.storage.medium == "Memory" and (objects.config_maps or objects.stateful_sets):
+            objects = replace(objects, claims={})  # it has none: whatever is named so is somebody else's
         return Picture(
             raw=raw,
-            cluster=EtcdCluster.model_validate(raw),
+            cluster=cluster,
             objects=objects,
             complaints=await self._complaints(namespace, name, objects),
             remembered=_remembered(raw, names, objects, before),

@@ -202,12 +202,22 @@ def proof(seen: Observation) -> Proof:
     volumes = {f"PersistentVolumeClaim {seen.names.claim(m)}": r.cluster_id for m, r in volume_records(seen).items()}
     for records in (own, volumes):
         told = {source: cluster_id for source, cluster_id in records.items() if cluster_id}
+        if told and records is volumes and seen.cluster.spec.storage.medium == "Memory":
+            return Proof(disputes=(_kept(told),))
         if len(set(told.values())) > 1:
             return Proof(disputes=(_dispute(told),))
         if told:
             at = (found.recorded_at if found else "") or (timestamp(status.recorded_at) if status else "")
             return Proof(cluster_id=next(iter(told.values())), recorded_at=at)
     return Proof()
+
+
+def _kept(told: dict[str, str]) -> str:
+    claims = ", ".join(f"{source} holds etcd cluster {cluster_id}" for source, cluster_id in told.items())
+    return (
+        f"volumes of an EtcdCluster of this name were kept, and spec.storage.medium is Memory ({claims}); "
+        "delete them, or give this EtcdCluster another name"
+    )
 
 
 def _dispute(told: dict[str, str]) -> str:

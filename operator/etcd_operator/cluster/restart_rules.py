@@ -9,7 +9,13 @@ from dataclasses import replace
 
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
-from etcd_operator.cluster.membership_rules import change_of_membership, is_caught_up, move_leader, restart_goes_first
+from etcd_operator.cluster.membership_rules import (
+    change_of_membership,
+    is_caught_up,
+    move_leader,
+    removal,
+    restart_goes_first,
+)
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.settled import is_outdated
 from etcd_operator.cluster.steps import Apply, Delete, Plan
@@ -38,6 +44,8 @@ def restart_in_order(judged: Judged) -> Plan | None:
     if member is None or blocked_by(judged, member):
         return None
     plan, members = judged.blueprint, judged.membership
+    if plan.in_memory and not plan.seat(member.name).joining:
+        return removal(judged, member, (), f"it restarts: {why(judged)}")  # its data goes with its pod
     if member is members.leader and members.voter_count > 1 and member.healthy:
         return move_leader(judged, member, (member,), f"{member.name} is to be restarted: {why(judged)}")
     if plan.target_revision and plan.revision_of(member.name) != plan.target_revision:

@@ -47,6 +47,7 @@ def seats_on(manifest: Manifest | None) -> Seats:
                 joining=seat.get("state") == "joining",
                 revision=seat.get("revision", ""),
                 outdated_pod=seat.get("outdatedPod", ""),
+                pod=seat.get("pod", ""),
             )
             for name, seat in told.items()
         }
@@ -57,6 +58,24 @@ def seats_on(manifest: Manifest | None) -> Seats:
 def seats(seen: Observation, base: Blueprint, volumes: Mapping[str, VolumeRecord]) -> Seats:
     """Every member of a founded cluster. `base` tells its founders, `volumes` whose data is where."""
     recorded = recorded_seats(seen)
+    found = _seats(seen, base, volumes, recorded)
+    if not base.in_memory:
+        return found
+    return {name: _with_pod(seen, base, name, seat, recorded.get(name)) for name, seat in found.items()}
+
+
+def _with_pod(seen: Observation, base: Blueprint, name: str, seat: Seat, recorded: Seat | None) -> Seat:
+    """The seat with the pod that has the member's data, once etcd answered there as just this member."""
+    pod, answer = seen.objects.pods.get(name), seen.answers.get(name)
+    report = answer.status if answer else None
+    if pod and report and (hex_id(report.cluster_id), hex_id(report.member_id)) == (base.cluster_id, seat.member_id):
+        return replace(seat, pod=pod["metadata"]["uid"])
+    if recorded is not None and recorded.member_id == seat.member_id:
+        return replace(seat, pod=recorded.pod)
+    return seat
+
+
+def _seats(seen: Observation, base: Blueprint, volumes: Mapping[str, VolumeRecord], recorded: Seats) -> Seats:
     listed, confirmed = member_list(seen, base.cluster_id)
     named = {name: member for member in (listed.members if listed else ()) if (name := _name(base, member))}
     if named and confirmed:

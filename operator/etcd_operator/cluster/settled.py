@@ -50,11 +50,14 @@ def settled_json(spec: EtcdClusterSpec) -> str:
 def revision_of(settled: str, restart: str) -> str:
     """A short name for what of a settled spec a running member holds on to, and for the restart that was asked for.
 
-    Neither the number of members nor the size of the volumes is part of it: those change without a restart.
+    Neither the number of members nor the size of the volumes is part of it: those change without a restart. The size
+    of what is kept in memory is a part of the pods.
     """
     held = json.loads(settled)
     held.pop("members", None)
-    held.get("storage", {}).pop("size", None)
+    storage = held.get("storage", {})
+    if storage.get("medium") != "Memory":
+        storage.pop("size", None)
     text = json.dumps([held, restart], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -134,11 +137,30 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
             target_revision=target,
             restart=restart,
         )
-    return replace(plan, revisions={**plan.revisions, target: wanted}, target_revision=target)
+    plan = replace(plan, revisions={**plan.revisions, target: wanted}, target_revision=target)
+    return _joining_as_wanted(seen, plan) if plan.in_memory else plan
+
+
+def _joining_as_wanted(seen: Observation, plan: Blueprint) -> Blueprint:
+    """The blueprint in which a member that joins anew runs what is wanted.
+
+    In memory a restart is a replacement: the member that restarts is the one that joins. Not before the first that runs
+    it answers; where all others run it, nothing else may join, as etcd may have raised its cluster version.
+    """
+    target = plan.target_revision
+    new = {name: seat for name, seat in plan.seats.items() if seat.joining and not seat.revision}
+    others = [member for member in plan.members if member not in new]
+    running = [member for member in others if plan.revision_of(member) == target]
+    proved = any((answer := seen.answers.get(member)) and answer.status for member in running)
+    if running and running != others and not proved:
+        return plan
+    return replace(plan, seats={**plan.seats, **{name: replace(seat, revision=target) for name, seat in new.items()}})
 
 
 def target_spec(wanted: EtcdClusterSpec, running: EtcdClusterSpec) -> EtcdClusterSpec:
     """The user's spec, but for what a restart does not bring about: the size of new volumes."""
+    if wanted.storage.medium == "Memory":
+        return wanted
     storage = wanted.storage.model_copy(update={"size": running.storage.size})
     return wanted.model_copy(update={"storage": storage})
 
@@ -267,7 +289,7 @@ def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: b
         }
     )
     storage = running.storage.model_copy(update={"deletion_policy": wanted.storage.deletion_policy})
-    if founded:
+    if founded and running.storage.medium == "Disk":
         made = size_of_new_volumes(seen.objects.stateful_sets.get(seen.names.stateful_set))
         storage = storage.model_copy(update={"size": made or wanted.storage.size})
     members = wanted.members if founded else running.members

@@ -45,6 +45,8 @@ class Seat:
     joining: bool = False
     revision: str = ""
     outdated_pod: str = ""
+    #: With data in memory: the UID of the pod that was seen to have this member's.
+    pod: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +93,11 @@ class Blueprint:
     @property
     def bootstrapped(self) -> bool:
         return bool(self.cluster_id)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the members' data goes with their pods."""
+        return self.spec.storage.medium == "Memory"
 
     @property
     def peer_tls(self) -> bool:
@@ -228,4 +235,5 @@ def _roster(blueprint: Blueprint) -> str:
         seats[member] |= {"state": "joining"} if seat.joining else {}
         seats[member] |= {"revision": blueprint.revision_of(member)}
         seats[member] |= {"outdatedPod": seat.outdated_pod} if seat.outdated_pod else {}
+        seats[member] |= {"pod": seat.pod} if seat.pod else {}
     return json.dumps(seats, separators=(",", ":"), sort_keys=True)

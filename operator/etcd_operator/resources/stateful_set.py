@@ -24,7 +24,7 @@ USER = 65532
 
 def stateful_set(blueprint: Blueprint) -> Manifest:
     # The same whatever the members run: it is immutable.
-    claim = _volume_claim(blueprint)
+    claims = [] if blueprint.in_memory else [_volume_claim(blueprint)]
     blueprint = blueprint.as_of(blueprint.template_revision)
     overlay = blueprint.spec.pod_template.model_dump(by_alias=True, exclude_none=True, mode="json")
     return {
@@ -40,7 +40,7 @@ def stateful_set(blueprint: Blueprint) -> Manifest:
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector_labels(blueprint.names.name)},
             "template": merge(_pod_template(blueprint), overlay),
-            "volumeClaimTemplates": [claim],
+            **({"volumeClaimTemplates": claims} if claims else {}),
         },
     }
 
@@ -154,6 +154,9 @@ def _volume_mounts(blueprint: Blueprint) -> list[Manifest]:
 def _volumes(blueprint: Blueprint) -> list[Manifest]:
     names = blueprint.names
     volumes: list[Manifest] = [{"name": "config", "configMap": {"name": names.config_map}}]
+    if blueprint.in_memory:
+        tmpfs = {"medium": "Memory", "sizeLimit": str(blueprint.spec.storage.size)}
+        volumes.append({"name": "data", "emptyDir": tmpfs})
     if blueprint.client_tls:
         volumes.append({"name": "server", "secret": {"secretName": names.server_certificate}})
     if blueprint.peer_tls:
