@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+from etcd_operator.cluster.observation import Objects
 from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Kube, Resource
@@ -37,3 +38,19 @@ def test_pods_that_were_orphaned_while_they_were_read_are_still_the_clusters() -
     assert picture is not None
     assert sorted(picture.objects.pods) == ["a-0", "a-1", "a-2"]
     assert kube.lists_of_pods == 2
+
+
+def test_what_was_said_of_a_pod_before_it_last_became_ready_is_overcome() -> None:
+    ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-21T10:00:00Z"}
+    before = {"reason": "NodeNotReady", "message": "Node is not ready", "lastTimestamp": "2026-11-21T09:59:59Z"}
+    after = {"reason": "FailedMount", "message": "no such secret", "lastTimestamp": "2026-11-21T10:00:00Z"}
+    going = pod("a-1", state={"waiting": {}})
+    going["status"]["conditions"] = [ready]
+
+    class Events:
+        async def list(self, *_: Any, **__: Any) -> list[Manifest]:
+            return [{"metadata": {}, **event} for event in (before, after)]
+
+    observer = Observer(kube=cast(Kube, Events()), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    told = asyncio.run(observer._complaints("ns", "a", Objects(pods={"a-1": going})))
+    assert [complaint.reason for complaint in told] == ["FailedMount"]

@@ -165,9 +165,12 @@ class Observer:
         wanted += [pod for pod in objects.pods.values() if not is_running(pod)]
         wanted += [claim for claim in objects.claims.values() if claim.get("status", {}).get("phase") == "Pending"]
         # What was said before the last pod was made is overcome: one could be made since.
-        since = max((pod["metadata"]["creationTimestamp"] for pod in objects.pods.values()), default="")
+        made = max((pod["metadata"]["creationTimestamp"] for pod in objects.pods.values()), default="")
         told = await asyncio.gather(
-            *(self._complaints_about(namespace, about, since if about is stateful_set else "") for about in wanted)
+            *(
+                self._complaints_about(namespace, about, made if about is stateful_set else _last_change(about))
+                for about in wanted
+            )
         )
         return tuple(complaint for complaints in told for complaint in complaints)
 
@@ -236,6 +239,12 @@ def _speaks_tls(pod: Manifest) -> bool:
 
 def _event_time(event: Manifest) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+
+def _last_change(about: Manifest) -> str:
+    """When a pod last became ready or ceased to be; what was said of it before that is overcome. Empty for the rest."""
+    conditions = about.get("status", {}).get("conditions") or [] if about["kind"] == "Pod" else []
+    return next((str(each.get("lastTransitionTime") or "") for each in conditions if each["type"] == "Ready"), "")
 
 
 def _lacks_pods(stateful_set: Manifest, pods: Named) -> bool:

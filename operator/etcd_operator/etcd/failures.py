@@ -118,6 +118,10 @@ EXIT_CODES: dict[int, Failure] = {
     143: Failure(kind="stopped", sentence="etcd stopped as it was told to"),
 }
 
+#: Exit codes that etcd chooses itself, so that its last warning may tell why; 2 is Go's after a panic. Any other (255,
+#: when a node lost power) has a cause outside, of which its log knows nothing.
+OWN_EXITS = (None, 1, 2)
+
 #: Levels of etcd's log after which it ends, and what it says at lower levels when it ends all the same. Anything else
 #: is daily life: a member that is killed has warned about lost peers and refused certificates before.
 _FINAL_LEVELS = frozenset({"dpanic", "panic", "fatal"})
@@ -140,7 +144,7 @@ def judge(last_log: str, exit_code: int | None = None) -> Failure:
     final = [line for line in said if line.final]
     if not final and exit_code in EXIT_CODES:
         return EXIT_CODES[exit_code]
-    reasons = final or said
+    reasons = final or (said if exit_code in OWN_EXITS else [])
     for sign in SIGNS:
         for line in reasons:
             if sign.phrase in line.text:
