@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from etcd_operator.cluster.certificates import access_due, authority_problem, due, lost_authorities
+from etcd_operator.cluster.authority import authority_problem
+from etcd_operator.cluster.certificates import access_due, due, lost_authorities
 from etcd_operator.cluster.identity import LIFETIME, Identities
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
@@ -81,8 +82,16 @@ def test_without_tls_none_is_needed() -> None:
 @pytest.mark.parametrize(("name", "leaf"), [("a-peer", "leaf a-peer"), ("a-server", "leaf a-server")])
 def test_a_lost_or_garbled_certificate_is_issued_anew(name: str, leaf: str) -> None:
     assert what(without(observation(), "secrets", name)) == [leaf]
-    for key in ("tls.crt", "tls.key", "ca.crt"):
+    for key in ("tls.crt", "tls.key"):
         assert what(garbled(observation(), name, key)) == [leaf]
+
+
+@pytest.mark.parametrize("name", ["a-peer", "a-server"])
+def test_a_garbled_list_of_authorities_is_put_right_around_the_same_certificate(name: str) -> None:
+    before = content(observation().objects.secrets[name])
+    (step,) = steps(garbled(observation(), name, "ca.crt"))
+    assert isinstance(step, Apply)
+    assert content(step.manifest) == before
 
 
 def test_a_certificate_near_its_end_is_renewed() -> None:
@@ -169,7 +178,7 @@ def test_applications_get_certificate_and_address_in_one_secret() -> None:
     assert access(observation()) == ()
     step = access(without(observation(), "secrets", "a-client"))[0]
     assert isinstance(step, IssueLeaf)
-    assert step.extra == {"endpoints": b"https://a.ns.svc:2379"}
+    assert step.beside == {"ca.crt": authority("client").cert_pem, "endpoints": b"https://a.ns.svc:2379"}
     assert step.request == client_leaf(PLAN)
 
 

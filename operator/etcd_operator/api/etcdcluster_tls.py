@@ -62,6 +62,16 @@ class ClientTLS(ApiModel):
     than the Service, such as a load balancer.
     """
 
+    rotation_grace: Annotated[
+        Duration,
+        Rule(is_duration("self"), "must be a duration such as 5m"),
+    ] = Duration("5m")
+    """How long clients are given to take up the Secret <name>-client, twice while their authority is rotated.
+
+    First when it tells of the new authority beside the old one, then when it has a certificate of the new one. Mounted
+    Secrets lag by up to two minutes; clients that read it only when they start need to be restarted meanwhile.
+    """
+
 
 class TLSSpec(ApiModel):
     """Encryption and authentication, on unless switched off."""
@@ -72,6 +82,12 @@ class TLSSpec(ApiModel):
             "self.renewBefore",
             rule="duration(self.renewBefore) < duration(self.certificateDuration)",
             message="renewBefore must be shorter than certificateDuration: certificates would be renewed without end",
+        ),
+        when_durations(
+            "self.authorityDuration",
+            "self.authorityRenewBefore",
+            rule="duration(self.authorityRenewBefore) < duration(self.authorityDuration)",
+            message="authorityRenewBefore must be shorter than authorityDuration: it would be rotated without end",
         ),
     )
 
@@ -93,3 +109,19 @@ class TLSSpec(ApiModel):
         ),
     ] = Duration("720h")
     """How long before its end a certificate is renewed. etcd takes a renewed one up without a restart."""
+    authority_duration: Annotated[
+        Duration,
+        Rule(
+            f"{is_duration('self')} && duration(self) >= duration('10m')",
+            "must be a duration of at least 10m, such as 87600h: a rotation restarts every member twice",
+        ),
+    ] = Duration("87600h")
+    """How long the authorities are valid that the operator makes: those of new clusters, and of the next rotation."""
+    authority_renew_before: Annotated[
+        Duration,
+        Rule(
+            f"{is_duration('self')} && duration(self) >= duration('5m')",
+            "must be a duration of at least 5m, such as 8760h: a rotation restarts every member twice",
+        ),
+    ] = Duration("8760h")
+    """How long before its end an authority is rotated: another one takes its place, in two restarts in order."""

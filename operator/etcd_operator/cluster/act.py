@@ -13,6 +13,7 @@ from typing import assert_never
 import structlog
 
 from etcd_operator.api import EtcdCluster
+from etcd_operator.cluster.authority import HeldAuthority
 from etcd_operator.cluster.observation import ResizeRefusal, state_of
 from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.steps import (
@@ -37,10 +38,10 @@ from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
 from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
 from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
-from etcd_operator.pki import Authority, issue, new_authority
+from etcd_operator.pki import issue, new_authority
 from etcd_operator.resources.compare import is_satisfied
 from etcd_operator.resources.names import CLUSTER_LABEL, DIGEST, GROUP, Manifest
-from etcd_operator.resources.secrets import authority_name, content, secret
+from etcd_operator.resources.secrets import authority_name, rotate_annotation, secret
 
 log = structlog.get_logger(__name__)
 
@@ -169,16 +170,18 @@ async def _refuse_strangers(kube: Kube, manifest: Manifest) -> None:
 
 async def _issue_authority(kube: Kube, step: IssueAuthority) -> None:
     name, now = authority_name(step.blueprint, step.side), datetime.now(UTC)
-    made = new_authority(f"{step.blueprint.names.name} {step.side} authority", now)
-    data = {"tls.crt": made.cert_pem, "tls.key": made.key_pem}
-    manifest = secret(step.blueprint, name, data, issued_at=now.isoformat(timespec="seconds"))
+    lifetime = timedelta(seconds=step.blueprint.spec.tls.authority_duration.total_seconds())
+    made = new_authority(f"{step.blueprint.names.name} {step.side} authority", now, lifetime)
+    held = step.beside.beside(made) if step.beside else HeldAuthority(side=step.side, signer=made)
+    rotation = {rotate_annotation(step.side): step.rotation} if step.rotation else {}
+    manifest = secret(step.blueprint, name, held.data, issued_at=now.isoformat(timespec="seconds"), rotation=rotation)
     await _apply(kube, manifest, absent=True)
 
 
 async def _issue_leaf(kube: Kube, step: IssueLeaf) -> None:
-    request, signer, now = step.request, content(step.authority), datetime.now(UTC)
+    request, now = step.request, datetime.now(UTC)
     leaf = issue(
-        Authority(cert_pem=signer["tls.crt"], key_pem=signer["tls.key"]),
+        step.authority,
         common_name=request.common_name,
         now=now,
         lifetime=timedelta(seconds=step.blueprint.spec.tls.certificate_duration.total_seconds()),
@@ -187,7 +190,7 @@ async def _issue_leaf(kube: Kube, step: IssueLeaf) -> None:
         server=request.server,
         client=True,
     )
-    data = {"ca.crt": signer["tls.crt"], "tls.crt": leaf.cert_pem, "tls.key": leaf.key_pem, **step.extra}
+    data = {"tls.crt": leaf.cert_pem, "tls.key": leaf.key_pem, **step.beside}
     manifest = secret(step.blueprint, request.secret, data, issued_at=now.isoformat(timespec="seconds"))
     await _apply(kube, manifest, absent=True)
 

@@ -1,21 +1,21 @@
 """Which certificates are due, and why.
 
-Pure. An authority is made once and never replaced here: a lost key is first restored from what was remembered,
-and a key that is truly lost leaves the certificates in place that it signed, as members that trust the old
-authority would refuse those of a new one.
+Pure. An authority is made once and replaced only by a rotation (`rotation_rules`): a lost key is first restored from
+what was remembered, and a key that is truly lost leaves the certificates in place that it signed, as members that trust
+the old authority would refuse those of a new one.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 
+from etcd_operator.cluster.authority import HeldAuthority, Phase, authority_problem, held
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.records import annotations
+from etcd_operator.cluster.records import annotations, timestamp
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
-from etcd_operator.pki import PKIError, inspect, key_matches, needs_renewal, signed_by
+from etcd_operator.pki import PKIError, inspect, key_matches, needs_renewal, signed_by, split_bundle
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import is_satisfied
-from etcd_operator.resources.names import ISSUED_AT, Manifest
+from etcd_operator.resources.names import ISSUED_AT, ROTATE_CLIENT, ROTATE_PEER, Manifest
 from etcd_operator.resources.secrets import (
     LeafRequest,
     Side,
@@ -24,6 +24,7 @@ from etcd_operator.resources.secrets import (
     client_leaf,
     content,
     peer_leaf,
+    rotate_annotation,
     secret,
     server_leaf,
     wanted_authorities,
@@ -57,7 +58,14 @@ def _authorities_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
         if remembered := _remembered(seen, plan, side):
             steps.append(_restored(plan, authority_name(plan, side), remembered))
         elif not _trusted(seen, plan, side):
-            steps.append(IssueAuthority(blueprint=plan, side=side, reason=f"the {side} authority is needed"))
+            steps.append(
+                IssueAuthority(
+                    blueprint=plan,
+                    side=side,
+                    rotation=rotation_asked_for(seen, side),
+                    reason=f"the {side} authority is needed",
+                )
+            )
     return tuple(steps)
 
 
@@ -65,36 +73,67 @@ def _usable(seen: Observation, plan: Blueprint, side: Side) -> bool:
     """Whether the authority's Secret holds one that can sign, and the one that is trusted already, if any is."""
     data = content(seen.objects.secrets.get(authority_name(plan, side)))
     trusted = _trusted(seen, plan, side)
-    return not authority_problem(data) and (not trusted or data["tls.crt"] == trusted)
+    return not authority_problem(data) and _is_trusted(data["tls.crt"], trusted)
+
+
+def _is_trusted(certificate: bytes, trusted: bytes) -> bool:
+    """Whether it is among those that are trusted, or none is."""
+    return not trusted or certificate in _each(trusted)
+
+
+@lru_cache(maxsize=4096)
+def _each(certificates: bytes) -> tuple[bytes, ...]:
+    try:
+        return split_bundle(certificates)
+    except PKIError:
+        return ()
+
+
+def rotation_asked_for(seen: Observation, side: Side) -> str:
+    """The value of the user's annotation that asks for a rotation; empty for none."""
+    return seen.cluster.metadata.annotations.get(rotate_annotation(side), "")
+
+
+def authority(seen: Observation, plan: Blueprint, side: Side) -> HeldAuthority | None:
+    """The authority that signs certificates of that side now; `None` while none can."""
+    if not _usable(seen, plan, side):
+        return None
+    return held(side, content(seen.objects.secrets.get(authority_name(plan, side))))
 
 
 def _remembered(seen: Observation, plan: Blueprint, side: Side) -> Manifest | None:
     """The authority from before it was deleted or changed, if it is the one that is trusted."""
     remembered = seen.remembered.get(authority_name(plan, side))
     trusted = _trusted(seen, plan, side)
-    if remembered is None or (trusted and content(remembered)["tls.crt"] != trusted):
+    if remembered is None or not _is_trusted(content(remembered)["tls.crt"], trusted):
         return None
     return remembered
 
 
 def _trusted(seen: Observation, plan: Blueprint, side: Side) -> bytes:
-    """The authority that members and clients of that side trust now, by their own Secret; empty where none do."""
+    """The authorities that members and clients of that side trust now, by their own Secret; empty for none."""
     if not plan.bootstrapped:
         return b""
     for request in _requests(plan, side):
         data = content(seen.objects.secrets.get(request.secret))
-        authority = data.get("ca.crt", b"")
-        if authority and not _pair_problem(data.get("tls.crt", b""), data.get("tls.key", b""), authority):
-            return authority
+        trusted = data.get("ca.crt", b"")
+        if trusted and not _pair_problem(data.get("tls.crt", b""), data.get("tls.key", b""), trusted):
+            return trusted
     return b""
 
 
 def _restored(plan: Blueprint, name: str, remembered: Manifest) -> Apply:
-    issued_at = annotations(remembered).get(ISSUED_AT, "")
-    manifest = secret(plan, name, content(remembered), issued_at=issued_at)
+    manifest = restated(plan, name, remembered)
     return Apply(
         manifest=manifest, absent=True, reason=f"Secret {name} was deleted or changed; its content was remembered"
     )
+
+
+def restated(plan: Blueprint, name: str, live: Manifest) -> Manifest:
+    """A Secret of the cluster as it should be, with the content that it has."""
+    found = annotations(live)
+    rotation = {key: found[key] for key in (ROTATE_PEER, ROTATE_CLIENT) if key in found}
+    return secret(plan, name, content(live), issued_at=found.get(ISSUED_AT, ""), rotation=rotation)
 
 
 def _requests(plan: Blueprint, side: Side) -> list[LeafRequest]:
@@ -119,29 +158,30 @@ def _leaves_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
 
 
 def _leaf_due(seen: Observation, plan: Blueprint, request: LeafRequest, extra: dict[str, bytes]) -> tuple[Step, ...]:
-    authority = seen.objects.secrets.get(authority_name(plan, request.side))
-    if authority is None or not _usable(seen, plan, request.side):
+    signer = authority(seen, plan, request.side)
+    if signer is None:
         return ()
-    reason = _why_due(plan, request, seen.objects.secrets.get(request.secret), authority, extra, seen.at)
-    if not reason:
+    live = seen.objects.secrets.get(request.secret)
+    beside = {"ca.crt": signer.trusted, **extra}
+    if reason := _why_due(plan, request, live, signer.signer.cert_pem, seen.at):
+        return (IssueLeaf(blueprint=plan, request=request, authority=signer.signer, beside=beside, reason=reason),)
+    data = content(live)
+    if all(data.get(key) == value for key, value in beside.items()):
         return ()
-    return (IssueLeaf(blueprint=plan, request=request, authority=authority, extra=extra, reason=reason),)
+    manifest = secret(plan, request.secret, {**data, **beside}, issued_at=timestamp(seen.at))
+    reason = f"Secret {request.secret} does not hold what it should"
+    if signer.phase is Phase.TRUST:
+        reason = f"Secret {request.secret} is to tell of the new {request.side} authority too"
+    elif signer.phase is Phase.DROP:
+        reason = f"Secret {request.secret} is to tell of the old {request.side} authority no more"
+    return (Apply(manifest=manifest, absent=False, reason=reason),)
 
 
-def _why_due(
-    plan: Blueprint,
-    request: LeafRequest,
-    live: Manifest | None,
-    authority: Manifest,
-    extra: dict[str, bytes],
-    now: datetime,
-) -> str:
+def _why_due(plan: Blueprint, request: LeafRequest, live: Manifest | None, signer: bytes, now: datetime) -> str:
     """Why the certificate is to be issued; empty when the one in the Secret serves."""
     if live is None:
         return f"Secret {request.secret} is needed"
-    data, signer = content(live), content(authority)["tls.crt"]
-    if data.get("ca.crt") != signer or any(data.get(key) != value for key, value in extra.items()):
-        return f"Secret {request.secret} does not hold what it should"
+    data = content(live)
     if problem := _pair_problem(data.get("tls.crt", b""), data.get("tls.key", b""), signer):
         return f"Secret {request.secret}: {problem}"
     renewal = needs_renewal(
@@ -152,21 +192,6 @@ def _why_due(
         authority=signer,
     )
     return f"the certificate in Secret {request.secret} {renewal}" if renewal else ""
-
-
-def authority_problem(data: Mapping[str, bytes]) -> str:
-    """Why the content of a Secret is no authority that can sign; empty when it is one."""
-    return _authority_problem(data.get("tls.crt", b""), data.get("tls.key", b""))
-
-
-@lru_cache(maxsize=4096)
-def _authority_problem(cert: bytes, key: bytes) -> str:
-    try:
-        if not inspect(cert).is_authority:
-            return "the certificate is no authority's"
-        return "" if key_matches(cert, key) else "the key does not belong to the certificate"
-    except PKIError as error:
-        return str(error)
 
 
 @lru_cache(maxsize=4096)
@@ -189,8 +214,7 @@ def secret_steps(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
         live = seen.objects.secrets.get(name)
         if live is None:
             continue
-        issued_at = annotations(live).get(ISSUED_AT, "")
-        wanted = secret(plan, name, content(live), issued_at=issued_at)
+        wanted = restated(plan, name, live)
         if not is_satisfied(wanted, live):
             steps.append(Apply(manifest=wanted, absent=False, reason=f"Secret {name} lost its labels or owner"))
     return tuple(steps)

@@ -15,7 +15,8 @@ from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.records import is_terminating
-from etcd_operator.cluster.restart_rules import is_restarting, restart_under_way, why
+from etcd_operator.cluster.restart_rules import RESTARTING, is_restarting, restart_under_way, why
+from etcd_operator.cluster.rotation_rules import expiry, rotation_under_way
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
 
@@ -168,7 +169,9 @@ def _working(judged: Judged, outcome: Outcome) -> Told | None:
             told = f"{told}; members are replaced one by one: {why(judged)}"
         return _told("Progressing", "True", "ChangingMembers", told)
     if told := restart_under_way(judged):
-        return _told("Progressing", "True", "RestartingMembers", told)
+        return _told("Progressing", "True", RESTARTING, told)
+    if told := rotation_under_way(judged):
+        return _told("Progressing", "True", "RotatingAuthority", told)
     reason = "Reconciling" if judged.blueprint.bootstrapped else "Bootstrapping"
     message = plan.waiting or "; ".join(dict.fromkeys(step.reason for step in plan.steps))
     return _told("Progressing", "True", reason, message)
@@ -213,6 +216,8 @@ def degraded(judged: Judged) -> Told:
             "put the Secret back from a backup"
         )
         return _told("Degraded", "True", "AuthorityLost", message)
+    if late := expiry(judged):
+        return _told("Degraded", "True", "CertificateExpires", late)
     if ailing := tuple(member for member in judged.membership.ailing if not _restarts_as_planned(judged, member)):
         message = "; ".join(m.trouble.message if m.trouble else f"{m.name}: {m.why}" for m in ailing)
         return _told("Degraded", "True", "MembersUnhealthy", message)
@@ -281,7 +286,7 @@ def summary(judged: Judged, outcome: Outcome) -> str:
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:
         return "Available; paused"
-    if told.reason in ("ChangingMembers", "RestartingMembers", "GrowingVolumes"):
+    if told.reason in ("ChangingMembers", RESTARTING, "GrowingVolumes", "RotatingAuthority"):
         return _shortened(f"Available; {_in_lower(told.message)}")
     if down:
         return f"Available; {down} down"

@@ -6,7 +6,7 @@ certificate that applications use, or the members' own, serves as well.
 
 from datetime import datetime, timedelta
 
-from etcd_operator.cluster.certificates import authority_problem
+from etcd_operator.cluster.authority import held
 from etcd_operator.cluster.observation import Named
 from etcd_operator.etcd.model import TLSIdentity
 from etcd_operator.pki import Authority, issue
@@ -18,28 +18,27 @@ LIFETIME = timedelta(days=1)
 
 
 class Identities:
-    """One TLS identity per authority, made when first needed and anew when half its life is over."""
+    """One TLS identity per authority and whom it trusts, made when first needed, and anew after half its life."""
 
     def __init__(self) -> None:
-        self._made: dict[bytes, tuple[datetime, TLSIdentity]] = {}
+        self._made: dict[tuple[bytes, bytes], tuple[datetime, TLSIdentity]] = {}
 
     def identity(self, names: Names, secrets: Named, now: datetime) -> TLSIdentity | None:
         """The identity for a cluster, from its live Secrets; `None` while there is nothing to make it from."""
-        authority = content(secrets.get(names.client_authority))
-        if authority and not authority_problem(authority):
-            return self._issued(authority["tls.crt"], authority["tls.key"], now)
+        if authority := held("client", content(secrets.get(names.client_authority))):
+            return self.signed(authority.signer, authority.trusted, now)
         for name in (names.client_access, names.server_certificate):
             leaf = content(secrets.get(name))
             if {"ca.crt", "tls.crt", "tls.key"} <= leaf.keys():
                 return TLSIdentity(ca=leaf["ca.crt"], cert=leaf["tls.crt"], key=leaf["tls.key"])
         return None
 
-    def _issued(self, cert: bytes, key: bytes, now: datetime) -> TLSIdentity:
-        made_at, identity = self._made.get(cert, (None, None))
+    def signed(self, authority: Authority, trusted: bytes, now: datetime) -> TLSIdentity:
+        """An identity that this authority signed, and that trusts these (PEM)."""
+        made_at, identity = self._made.get(key := (authority.cert_pem, trusted), (None, None))
         if identity is None or made_at is None or now - made_at > LIFETIME / 2:
-            authority = Authority(cert_pem=cert, key_pem=key)
             leaf = issue(authority, common_name=MANAGER, now=now, lifetime=LIFETIME, server=False, client=True)
-            identity = TLSIdentity(ca=cert, cert=leaf.cert_pem, key=leaf.key_pem)
-            self._made = {cert: made for cert, made in self._made.items() if now - made[0] < LIFETIME}
-            self._made[cert] = (now, identity)
+            identity = TLSIdentity(ca=trusted, cert=leaf.cert_pem, key=leaf.key_pem)
+            self._made = {of: made for of, made in self._made.items() if now - made[0] < LIFETIME}
+            self._made[key] = (now, identity)
         return identity

@@ -7,6 +7,7 @@ an EtcdCluster of the same name that is being deleted, is not touched.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from etcd_operator.cluster.authority import trusts_strangers
 from etcd_operator.cluster.bootstrap_rules import wait_for_bootstrap
 from etcd_operator.cluster.certificates import access_due, due, secret_steps
 from etcd_operator.cluster.judged import Judged
@@ -283,7 +284,6 @@ def restart_next_member_that_refuses_the_operator(judged: Judged) -> Plan | None
 
 
 def _restarts_for_trust(judged: Judged, members: Iterable[SeenMember]) -> tuple[Delete, ...]:
-    trusted = judged.blueprint.authority_annotations
     return tuple(
         Delete(
             kind="Pod",
@@ -292,9 +292,7 @@ def _restarts_for_trust(judged: Judged, members: Iterable[SeenMember]) -> tuple[
             reason="it trusts a certificate authority that no longer exists",
         )
         for member in members
-        if member.pod is not None
-        and not is_terminating(member.pod)
-        and any(annotations(member.pod).get(key) != value for key, value in trusted.items())
+        if member.pod is not None and not is_terminating(member.pod) and trusts_strangers(judged.blueprint, member.pod)
     )
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from etcd_operator.api import EtcdCluster
-from etcd_operator.etcd.model import Answer
+from etcd_operator.etcd.model import Answer, Handshake
 from etcd_operator.resources.names import DIGEST, Manifest, Names
+from etcd_operator.resources.secrets import Side
 
 Named = Mapping[str, Manifest]
 
@@ -77,6 +78,8 @@ class Observation:
     refusal: str = ""
     #: What the API server answered to volume claims that were to grow and did not, by the claim's UID.
     resizes: Mapping[str, ResizeRefusal] = field(default_factory=dict)
+    #: While an authority is rotated, what members did in a handshake with one for whom the newest authority vouches.
+    handshakes: Mapping[tuple[Side, str], Handshake] = field(default_factory=dict)
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
 

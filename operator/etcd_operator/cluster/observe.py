@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from etcd_operator.api import EtcdCluster
-from etcd_operator.cluster.certificates import authority_problem
+from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, ResizeRefusal
 from etcd_operator.cluster.records import owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.etcd.model import Answer, Endpoint
+from etcd_operator.etcd.handshake import shake_hands
+from etcd_operator.etcd.model import Answer, Endpoint, Handshake
 from etcd_operator.etcd.probe import ask
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.kube.resources import (
@@ -31,8 +32,16 @@ from etcd_operator.kube.resources import (
     SERVICES,
     STATEFULSETS,
 )
-from etcd_operator.resources.names import CLIENT_PORT, CLUSTER_LABEL, MOST_MEMBERS, Manifest, Names
-from etcd_operator.resources.secrets import content
+from etcd_operator.resources.names import (
+    CLIENT_PORT,
+    CLUSTER_LABEL,
+    HTTP_PORT,
+    MOST_MEMBERS,
+    PEER_PORT,
+    Manifest,
+    Names,
+)
+from etcd_operator.resources.secrets import Side, content
 
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
 #: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.
@@ -98,12 +107,15 @@ class Observer:
         """The picture together with what the members answer now, or with `answers` that they gave a moment ago."""
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
+        asked = self._answers(picture) if answers is None else _given(answers)
+        answered, handshakes = await asyncio.gather(asked, self._handshakes(picture, now))
         return Observation(
             at=now,
             cluster=picture.cluster,
             names=names,
             objects=picture.objects,
-            answers=await self._answers(picture) if answers is None else answers,
+            answers=answered,
+            handshakes=handshakes,
             complaints=picture.complaints,
             remembered=picture.remembered,
             accepted=accepted,
@@ -199,6 +211,25 @@ class Observer:
             budget=ROUND_WITHIN,
         )
 
+    async def _handshakes(self, picture: Picture, now: datetime) -> dict[tuple[Side, str], Handshake]:
+        """Shake hands with every member while an authority is rotated, as one whom the newest one vouches for."""
+        metadata = picture.cluster.metadata
+        names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
+        sides: tuple[tuple[Side, str, int], ...] = (
+            ("peer", names.peer_authority, PEER_PORT),
+            ("client", names.client_authority, HTTP_PORT),
+        )
+        targets = {}
+        for side, secret, port in sides:
+            authority = held(side, content(picture.objects.secrets.get(secret)))
+            if authority is None or authority.phase not in (Phase.TRUST, Phase.REISSUE):
+                continue
+            who = self._identities.signed(authority.newest, authority.trusted, now)
+            for name, pod in picture.objects.pods.items():
+                if is_running(pod) and (ip := pod.get("status", {}).get("podIP")):
+                    targets[side, name] = (_address(ip, port), who)
+        return await shake_hands(targets, timeout=ANSWER_WITHIN) if targets else {}
+
     def endpoints(self, picture: Picture) -> dict[str, Endpoint]:
         """Where the members whose etcd runs are reached, by name."""
         metadata = picture.cluster.metadata
@@ -214,8 +245,12 @@ class Observer:
         return endpoints
 
 
-def _address(ip: str) -> str:
-    return f"[{ip}]:{CLIENT_PORT}" if ":" in ip else f"{ip}:{CLIENT_PORT}"
+async def _given(answers: Mapping[str, Answer]) -> Mapping[str, Answer]:
+    return answers
+
+
+def _address(ip: str, port: int = CLIENT_PORT) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None, uid: str) -> dict[str, Manifest]:
@@ -252,11 +287,19 @@ def _lacks_pods(stateful_set: Manifest, pods: Named) -> bool:
 
 
 def _remembered(raw: Manifest, names: Names, objects: Objects, before: Picture | None) -> Named:
-    """The authorities of this EtcdCluster as they were first seen: what a stray hand does to them later is undone."""
+    """The authorities of this EtcdCluster as they were first seen, and as a rotation changed them since.
+
+    What a stray hand does to them is undone.
+    """
     known = before.remembered if before and before.raw["metadata"]["uid"] == raw["metadata"]["uid"] else {}
     sound = {
         name: secret
         for name in (names.peer_authority, names.client_authority)
         if (secret := objects.secrets.get(name)) is not None and not authority_problem(content(secret))
     }
-    return {**sound, **known}
+    followed = {
+        name: secret
+        for name, secret in sound.items()
+        if name in known and is_successor(content(known[name]), content(secret))
+    }
+    return {**sound, **known, **followed}

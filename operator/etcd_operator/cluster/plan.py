@@ -7,7 +7,14 @@ order is the design, so it stands in one place where it can be read aloud.
 
 from collections.abc import Callable
 
-from etcd_operator.cluster import bootstrap_rules, growth_rules, membership_rules, object_rules, restart_rules
+from etcd_operator.cluster import (
+    bootstrap_rules,
+    growth_rules,
+    membership_rules,
+    object_rules,
+    restart_rules,
+    rotation_rules,
+)
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.steps import Plan
 
@@ -33,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     membership_rules.remove_members_scaled_away,
     object_rules.keep_objects_right,
     object_rules.refresh_mounted_files,
+    rotation_rules.refresh_certificates,
     membership_rules.restart_pods_of_older_members,
     object_rules.shield_from_foreign_members,
     object_rules.publish_access,
@@ -40,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     membership_rules.retire_volumes_of_removed_members,
     object_rules.record_members_on_volumes,
     restart_rules.restart_in_order,
+    rotation_rules.rotate_authorities,
     object_rules.restart_members_of_a_lost_authority,
     object_rules.restart_next_member_that_refuses_the_operator,
     object_rules.nudge_the_controller_of_missing_pods,
@@ -50,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     growth_rules.wait_for_growth,
     membership_rules.wait_for_membership,
     restart_rules.wait_for_restart,
+    rotation_rules.wait_for_rotation,
     object_rules.wait_for_members,
 )
 

@@ -6,7 +6,9 @@ leader last, after it has handed over the lead. A restart that does not come bac
 """
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
+from etcd_operator.cluster.authority import Phase, sides_to_restart_for
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.membership_rules import (
@@ -24,6 +26,11 @@ from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
 
+#: The reason that is told while members restart in order.
+RESTARTING = "RestartingMembers"
+#: After which a pod has the newest files in any case: mounted Secrets lag by up to 90 s.
+MOUNTED_WITHIN = timedelta(minutes=2)
+
 
 def members_to_restart(judged: Judged) -> tuple[SeenMember, ...]:
     """Members whose file or pod is not of the revision that is wanted; where none is, what was begun is finished."""
@@ -35,7 +42,18 @@ def members_to_restart(judged: Judged) -> tuple[SeenMember, ...]:
         for member in judged.membership.members
         if (plan.target_revision and plan.revision_of(member.name) != plan.target_revision)
         or (member.pod is not None and not is_terminating(member.pod) and is_outdated(plan, member.name, member.pod))
+        or _missed_new_authority(judged, member)
     )
+
+
+def _missed_new_authority(judged: Judged, member: SeenMember) -> bool:
+    """Whether the member read older files than its pod tells when it started, as it refuses the new authority."""
+    rotating, pod = judged.rotating, member.pod
+    if rotating is None or pod is None or is_terminating(pod):
+        return False
+    shook = judged.seen.handshakes.get((rotating.side, member.name))
+    age = judged.seen.at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return shook is not None and not shook.accepted and age > MOUNTED_WITHIN
 
 
 def restart_in_order(judged: Judged) -> Plan | None:
@@ -134,6 +152,8 @@ def why(judged: Judged) -> str:
     if judged.pending:
         return f"{', '.join(judged.pending)} changed"
     asked = judged.blueprint.target_revision not in ("", judged.blueprint.revision)
+    if not asked and judged.rotating is not None:
+        return f"the {judged.rotating.side} authority is rotated"
     return "a restart was asked for" if asked else "a pod was made from another spec than its member's file"
 
 
@@ -144,7 +164,7 @@ def restart_under_way(judged: Judged) -> str:
     away = [member for member in all_ if member not in waiting and is_restarting(judged, member)]
     if not plan.bootstrapped or not (waiting or away):
         return ""
-    told = f"Restarting members, {len(all_) - len(waiting) - len(away)} of {len(all_)} done: {why(judged)}"
+    told = _what_restarts(judged, f"{len(all_) - len(waiting) - len(away)} of {len(all_)}")
     if away:
         return f"{told}; {away[0].name} comes back: {away[0].why or 'it is not ready yet'}"
     member = next_to_restart(judged)
@@ -154,12 +174,32 @@ def restart_under_way(judged: Judged) -> str:
     return f"{told}; {member.name} waits: {reason}" if reason else f"{told}; {member.name} restarts"
 
 
+def _what_restarts(judged: Judged, done: str) -> str:
+    plan, rotating = judged.blueprint, judged.rotating
+    if rotating is None or plan.target_revision not in ("", plan.revision):
+        return f"Restarting members, {done} done: {why(judged)}"
+    purpose = "trust the new one" if rotating.phase is Phase.TRUST else "forget the old one"
+    return f"Rotating the {rotating.side} authority: members restart to {purpose}, {done}"
+
+
 def is_restarting(judged: Judged, member: SeenMember) -> bool:
     """Whether the member was restarted for a change that is under way, and is not back yet."""
     plan = judged.blueprint
     under_way = plan.target_revision not in ("", plan.revision)
     back = member.healthy and member.pod is not None and is_ready(member.pod)
-    return under_way and plan.revision_of(member.name) == plan.target_revision and not back
+    moved = under_way and plan.revision_of(member.name) == plan.target_revision
+    return not back and (moved or _restarts_for_trust(judged, member))
+
+
+def _restarts_for_trust(judged: Judged, member: SeenMember) -> bool:
+    """Whether a rotation restarts members just now, by the status that stands, and this one has been."""
+    if judged.rotating is None or judged.rotating.phase is Phase.REISSUE:
+        return False
+    standing = judged.seen.cluster.status.conditions if judged.seen.cluster.status else ()
+    if not any(each.type == "Progressing" and each.reason == RESTARTING for each in standing):
+        return False
+    going = member.pod is None or is_terminating(member.pod)
+    return going or not sides_to_restart_for(judged.blueprint, member.pod or {})
 
 
 def wait_for_restart(judged: Judged) -> Plan | None:

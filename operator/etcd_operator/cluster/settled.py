@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from etcd_operator.api import EtcdClusterSpec, Quantity
+from etcd_operator.cluster.authority import sides_to_restart_for, trust_digest
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import (
     Proof,
@@ -37,8 +38,11 @@ SETTLED_FIELDS = ("members", "version", "image", "storage", "resources", "option
 LIVE_PATHS = (
     ("storage", "deletionPolicy"),
     ("tls", "client", "extraSANs"),
+    ("tls", "client", "rotationGrace"),
     ("tls", "certificateDuration"),
     ("tls", "renewBefore"),
+    ("tls", "authorityDuration"),
+    ("tls", "authorityRenewBefore"),
 )
 
 
@@ -183,9 +187,13 @@ def _template_revision(seen: Observation, plan: Blueprint) -> str:
 
 
 def is_outdated(plan: Blueprint, member: str, pod: Manifest) -> bool:
-    """Whether a pod was made from another spec than its member's file, or read that file before it was changed."""
+    """Whether a pod was made from another spec than its member's file, or read that file before it was changed.
+
+    Or trusts other authorities than it should, while one is rotated.
+    """
     made_from = annotations(pod).get(REVISION, plan.revision_of(member))  # something may strip it from every pod
-    return made_from != plan.revision_of(member) or pod["metadata"]["uid"] == plan.seat(member).outdated_pod
+    replaced = pod["metadata"]["uid"] == plan.seat(member).outdated_pod
+    return replaced or made_from != plan.revision_of(member) or bool(sides_to_restart_for(plan, pod))
 
 
 def _is_current(seen: Observation, plan: Blueprint, member: str) -> bool:
@@ -198,9 +206,8 @@ def _restart(seen: Observation) -> str:
 
 
 def _authority_digest(seen: Observation, name: str) -> str:
-    """A digest of the authority that pods mount beside their certificate."""
-    certificate = content(seen.objects.secrets.get(name)).get("ca.crt", b"")
-    return hashlib.sha256(certificate).hexdigest()[:16] if certificate else ""
+    """A digest of the authorities that pods mount beside their certificate."""
+    return trust_digest(content(seen.objects.secrets.get(name)).get("ca.crt", b""))
 
 
 def refounded(seen: Observation) -> Blueprint:
@@ -279,13 +286,17 @@ def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: b
 
     New volumes have the size that the StatefulSet stands for, which nobody can change: the user's when it is made anew.
     """
-    wanted = seen.cluster.spec
-    client = running.tls.client.model_copy(update={"extra_sans": wanted.tls.client.extra_sans})
+    wanted, now = seen.cluster.spec, seen.cluster.spec.tls
+    client = running.tls.client.model_copy(
+        update={"extra_sans": now.client.extra_sans, "rotation_grace": now.client.rotation_grace}
+    )
     tls = running.tls.model_copy(
         update={
             "client": client,
-            "certificate_duration": wanted.tls.certificate_duration,
-            "renew_before": wanted.tls.renew_before,
+            "certificate_duration": now.certificate_duration,
+            "renew_before": now.renew_before,
+            "authority_duration": now.authority_duration,
+            "authority_renew_before": now.authority_renew_before,
         }
     )
     storage = running.storage.model_copy(update={"deletion_policy": wanted.storage.deletion_policy})

@@ -7,6 +7,8 @@ the UID of the very object that was judged.
 from dataclasses import dataclass
 from typing import Literal
 
+from etcd_operator.cluster.authority import HeldAuthority
+from etcd_operator.pki import Authority
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
 from etcd_operator.resources.secrets import LeafRequest, Side
@@ -23,21 +25,26 @@ class Apply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IssueAuthority:
-    """Make a certificate authority and its Secret."""
+    """Make a certificate authority, in a Secret of its own or `beside` the one that signs until members trust it.
+
+    `rotation` is the request that this fulfils, see `names.ROTATE_PEER`.
+    """
 
     blueprint: Blueprint
     side: Side
     reason: str
+    beside: HeldAuthority | None = None
+    rotation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IssueLeaf:
-    """Make a certificate and its Secret, signed by the authority that `authority` (a live Secret) holds."""
+    """Make a certificate and its Secret, which holds what is `beside` it as well: whom to trust, above all."""
 
     blueprint: Blueprint
     request: LeafRequest
-    authority: Manifest
-    extra: dict[str, bytes]
+    authority: Authority
+    beside: dict[str, bytes]
     reason: str
 
 

@@ -163,3 +163,15 @@ class Answer:
     linearizable: bool
     error: EtcdError | None
     asked_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """What a member did in a TLS handshake.
+
+    certificate: the one that it showed, PEM.
+    accepted: whether it took the certificate that it was shown, which is to say that it trusts who signed that.
+    """
+
+    certificate: bytes
+    accepted: bool

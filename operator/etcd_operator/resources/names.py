@@ -49,6 +49,12 @@ NUDGED_AT = f"{GROUP}/nudged-at"
 #: On pods: a digest of the authorities that their etcd trusts, which it reads only when it starts.
 PEER_AUTHORITY = f"{GROUP}/peer-authority"
 CLIENT_AUTHORITY = f"{GROUP}/client-authority"
+#: On an EtcdCluster: any new value asks for a rotation of that authority. On the authority's Secret: the one that was
+#: begun last.
+ROTATE_PEER = f"{GROUP}/rotate-peer"
+ROTATE_CLIENT = f"{GROUP}/rotate-client"
+#: On pods: the certificate that the kubelet was last made to bring into them; setting it makes it look at once.
+CERTIFICATES_REFRESHED = f"{GROUP}/certificates-refreshed"
 #: On Secrets: when their content was issued, and for what (a digest of the request).
 ISSUED_AT = f"{GROUP}/issued-at"
 #: On every applied object: a digest of all that the operator wants of it.

@@ -8,17 +8,21 @@ import base64
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from etcd_operator.etcd.options import minor_number
 from etcd_operator.resources.blueprint import Blueprint, owned_metadata
-from etcd_operator.resources.names import CLIENT_PORT, ISSUED_AT, Manifest
+from etcd_operator.resources.names import CLIENT_PORT, ISSUED_AT, ROTATE_CLIENT, ROTATE_PEER, Manifest
 
 Side = Literal["peer", "client"]
 
 #: The newest minor version whose members check a peer's address against the DNS names of its certificate, which
 #: a wildcard cannot pass: there the certificate lists every member by name (design: TLS).
 LAST_MINOR_WITH_SAN_CHECK = (3, 5)
+
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +39,10 @@ class LeafRequest:
 
 def authority_name(blueprint: Blueprint, side: Side) -> str:
     return blueprint.names.peer_authority if side == "peer" else blueprint.names.client_authority
+
+
+def rotate_annotation(side: Side) -> str:
+    return ROTATE_PEER if side == "peer" else ROTATE_CLIENT
 
 
 def wanted_authorities(blueprint: Blueprint) -> tuple[Side, ...]:
@@ -84,12 +92,14 @@ def is_address(name: str) -> bool:
     return True
 
 
-def secret(blueprint: Blueprint, name: str, data: Mapping[str, bytes], *, issued_at: str) -> Manifest:
-    """A Secret of the cluster; `data` maps keys to raw bytes."""
+def secret(
+    blueprint: Blueprint, name: str, data: Mapping[str, bytes], *, issued_at: str, rotation: Mapping[str, str] = NONE
+) -> Manifest:
+    """A Secret of the cluster; `data` maps keys to raw bytes, `rotation` is what the annotations tell beside."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": owned_metadata(blueprint, name, {ISSUED_AT: issued_at}),
+        "metadata": owned_metadata(blueprint, name, {ISSUED_AT: issued_at, **rotation}),
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }

@@ -1,0 +1,75 @@
+"""Shaking hands with members over TLS, to see which certificate they show and which authority they trust.
+
+It observes only. etcd reads its authorities when it starts and tells nobody which; a handshake is the proof. Nothing is
+sent but a request for the version, and who answers is not verified here: what it showed is handed back to be judged.
+"""
+
+# ruff: noqa: ASYNC109 - the whole of one handshake is bounded
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from etcd_operator.etcd.model import Handshake, TLSIdentity
+
+K = TypeVar("K")
+
+#: A request that every one of etcd's HTTP listeners answers. In TLS 1.3 a server tells only with its first answer
+#: whether it took the client's certificate.
+_REQUEST = b"GET /version HTTP/1.0\r\n\r\n"
+
+
+async def shake_hands(targets: Mapping[K, tuple[str, TLSIdentity]], *, timeout: float) -> dict[K, Handshake]:
+    """Shake hands with each `host:port` as who the identity says; those that gave no clear answer are left out."""
+    done = await asyncio.gather(*(_with_one(address, who, timeout) for address, who in targets.values()))
+    return {key: seen for key, seen in zip(targets, done, strict=True) if seen is not None}
+
+
+async def _with_one(address: str, who: TLSIdentity, timeout: float) -> Handshake | None:
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=_context(who))
+            try:
+                return await _seen(reader, writer)
+            finally:
+                writer.transport.abort()
+    except (OSError, EOFError, TimeoutError):  # ssl.SSLError is an OSError
+        return None
+
+
+async def _seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Handshake | None:
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    if not shown:
+        return None
+    certificate = ssl.DER_cert_to_PEM_cert(shown).encode()
+    try:
+        writer.write(_REQUEST)
+        await writer.drain()
+        answered = bool(await reader.read(1))
+    except ssl.SSLError:
+        return Handshake(certificate=certificate, accepted=False)
+    return Handshake(certificate=certificate, accepted=True) if answered else None
+
+
+def _context(who: TLSIdentity) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with _as_file((who.cert or b"") + b"\n" + (who.key or b"")) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+@contextlib.contextmanager
+def _as_file(text: bytes) -> Iterator[str]:
+    """A path under which the text can be read, and nowhere on a disk: the ssl module takes keys from files alone."""
+    descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, text)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
