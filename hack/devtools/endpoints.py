@@ -16,30 +16,47 @@ class Endpoints:
     cluster: kube.Cluster
     namespace: str
     name: str
-    now: dict[str, Endpoint] = field(default_factory=dict)
+    _addresses: dict[str, str] = field(default_factory=dict)
+    _who: TLSIdentity | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def follow(self) -> None:
-        """Begin to follow the pods. Raises AssertionError while clients have no Secret."""
-        who = self._identity()
-        threading.Thread(target=self._follow, args=(who,), daemon=True, name="endpoints").start()
+        """Begin to follow the pods, and the Secret. Raises AssertionError while clients have none."""
+        self._who = self._identity()
+        threading.Thread(target=self._follow_pods, daemon=True, name="endpoints").start()
+        threading.Thread(target=self._follow_secret, daemon=True, name="endpoints' Secret").start()
 
     def stop(self) -> None:
         """Follow no more."""
         self._stop.set()
 
-    def _follow(self, who: TLSIdentity) -> None:
-        host = f"{self.name}.{self.namespace}.svc"
+    @property
+    def now(self) -> dict[str, Endpoint]:
+        """Each member's address, with who to be and whom to trust by the Secret as it is."""
+        host, who = f"{self.name}.{self.namespace}.svc", self._who
+        return {
+            name: Endpoint(address=f"{address}:2379", server_name=host, tls=who)
+            for name, address in self._addresses.items()
+        }
+
+    def _follow_pods(self) -> None:
         cluster = kube.Cluster(self.cluster.kubeconfig)
         labels = f"{CLUSTER_LABEL}={self.name}"
         while not self._stop.is_set():
             for pods in cluster.snapshots("pods", self.namespace, labels=labels, timeout=3600):
                 addresses = {name: pod["status"].get("podIP") for name, pod in pods.items()}
-                self.now = {
-                    name: Endpoint(address=f"{address}:2379", server_name=host, tls=who)
-                    for name, address in addresses.items()
-                    if address
-                }
+                self._addresses = {name: address for name, address in addresses.items() if address}
+                if self._stop.is_set():
+                    return
+
+    def _follow_secret(self) -> None:
+        """As a client that reads its Secret again when it changes."""
+        cluster = kube.Cluster(self.cluster.kubeconfig)
+        fields = f"metadata.name={self.name}-client"
+        while not self._stop.is_set():
+            for secrets in cluster.snapshots("secrets", self.namespace, fields=fields, timeout=3600):
+                if secrets:
+                    self._who = self._identity()
                 if self._stop.is_set():
                     return
 

@@ -17,6 +17,7 @@ import yaml
 from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Answer, Endpoint, MemberList, MemberReport
 from model.membership import Change, History, Roster, cluster_id, member_id
+from model.tls import is_trusted
 
 DISCOVERY = '{"level":"fatal","msg":"discovery failed","error":"%s"}'
 FUSE = DISCOVERY % "cannot fetch cluster info from peer urls: no answer"
@@ -129,7 +130,7 @@ class Etcd:
             path = file["data-dir"]
         except (yaml.YAMLError, KeyError, TypeError):
             raise EtcdExitedError('{"level":"fatal","msg":"failed to verify flags","error":"yaml"}') from None
-        peer, server = mounts.get("peer", {}).get("ca.crt", b""), mounts.get("server", {}).get("ca.crt", b"")
+        peer, server = mounts.get("peer", {}), mounts.get("server", {})
         if path not in volume.directories:
             volume.directories[path] = self._make(pod, file, peer)
             if self.kill_at_first_write:
@@ -142,18 +143,18 @@ class Etcd:
             url=file["initial-advertise-peer-urls"],
             version="3.7.3",
             data=volume.directories[path],
-            trusts_peers_of=peer,
-            trusts_clients_of=server,
-            shows_peers=peer,
-            shows_clients=server,
+            trusts_peers_of=peer.get("ca.crt", b""),
+            trusts_clients_of=server.get("ca.crt", b""),
+            shows_peers=peer.get("tls.crt", b""),
+            shows_clients=server.get("tls.crt", b""),
             max_learners=file.get("max-learners", 1),
         )
 
-    def _make(self, pod: str, file: dict[str, Any], peer_authority: bytes) -> Data:
+    def _make(self, pod: str, file: dict[str, Any], tls: dict[str, bytes]) -> Data:
         """A new data directory."""
         pairs = [pair.split("=", 1) for pair in file["initial-cluster"].split(",")]
         names, urls = [name for name, _ in pairs], sorted(url for _, url in pairs)
-        peers = self._peers(file["initial-advertise-peer-urls"], urls, peer_authority)
+        peers = self._peers(file["initial-advertise-peer-urls"], urls, tls)
         if file["initial-cluster-state"] == "existing":
             data = self._join(file, urls, peers)
         else:
@@ -163,10 +164,12 @@ class Etcd:
             self.problems.append(f"{pod} lost its data and came back as the voter {data.member_id:x} that it was")
         return data
 
-    def _peers(self, url: str, listed: list[str], authority: bytes) -> Iterator[Process]:
+    def _peers(self, url: str, listed: list[str], tls: dict[str, bytes]) -> Iterator[Process]:
         """The other members of a file's list that a process can ask when it starts."""
         for peer in sorted(self.processes.values(), key=lambda each: each.url):
-            if not peer.frozen and peer.url in listed and peer.url != url and peer.trusts_peers_of == authority:
+            shown, trusted = tls.get("tls.crt", b""), tls.get("ca.crt", b"")
+            agree = is_trusted(shown, peer.trusts_peers_of) and is_trusted(peer.shows_peers, trusted)
+            if not peer.frozen and peer.url in listed and peer.url != url and agree:
                 yield peer
 
     def _found(self, file: dict[str, Any], listed: dict[str, str], peers: Iterator[Process]) -> Data:
@@ -269,8 +272,8 @@ class Etcd:
             for each in self.processes.values()
             if not each.frozen
             and each.data.cluster_id == process.data.cluster_id
-            and each.trusts_peers_of == process.shows_peers
-            and process.trusts_peers_of == each.shows_peers
+            and is_trusted(process.shows_peers, each.trusts_peers_of)
+            and is_trusted(each.shows_peers, process.trusts_peers_of)
         ]
 
     def followers(self, leader: Process) -> list[Process]:
@@ -345,7 +348,9 @@ class Etcd:
             raise EtcdError("refused", "connection refused")
         if process.frozen:
             raise EtcdError("timeout", "no answer")
-        if endpoint.tls is not None and not (endpoint.tls.ca == process.trusts_clients_of == process.shows_clients):
+        if (who := endpoint.tls) is not None and not (
+            is_trusted(who.cert or b"", process.trusts_clients_of) and is_trusted(process.shows_clients, who.ca)
+        ):
             raise EtcdError("tls", "the TLS handshake failed")
         if process.data.member_id in process.data.roster.removed:
             raise EtcdError("unavailable", "the connection broke")  # it ends within a second

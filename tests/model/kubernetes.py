@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from etcd_operator.cluster.records import annotations, is_terminating, timestamp
-from etcd_operator.resources.names import FILES_REFRESHED, Manifest
+from etcd_operator.resources.names import CERTIFICATES_REFRESHED, FILES_REFRESHED, Manifest
 from etcd_operator.resources.secrets import content
 from model.etcd import Etcd, EtcdExitedError, Process, Volume
 from model.store import PROTECTION, Store
@@ -159,26 +159,23 @@ class Controllers:
             return None
         if pod["metadata"]["name"] in self.nodes.unplaced:
             return None
-        container = Container(
-            mounts=mounts, synced_at=self._clock(), refreshed=annotations(pod).get(FILES_REFRESHED, "")
-        )
+        container = Container(mounts=mounts, synced_at=self._clock(), refreshed=_touched(pod))
         self.nodes.containers[pod["metadata"]["uid"]] = container
         return container
 
     def _is_due(self, pod: Manifest, container: Container) -> bool:
-        refreshed = annotations(pod).get(FILES_REFRESHED, "")
-        return refreshed != container.refreshed or self._clock() - container.synced_at >= MOUNTS_LAG
+        return _touched(pod) != container.refreshed or self._clock() - container.synced_at >= MOUNTS_LAG
 
     def _sync(self, pod: Manifest, container: Container) -> None:
         """Bring changed files into the pod; what has gone from the API server stays as it was."""
         mounts = self._mounts(pod)
-        container.synced_at, container.refreshed = self._clock(), annotations(pod).get(FILES_REFRESHED, "")
+        container.synced_at, container.refreshed = self._clock(), _touched(pod)
         if mounts is None:
             return
         container.mounts = mounts
         if process := self.etcd.processes.get(pod["metadata"]["name"]):
-            process.shows_peers = mounts.get("peer", {}).get("ca.crt", b"")
-            process.shows_clients = mounts.get("server", {}).get("ca.crt", b"")
+            process.shows_peers = mounts.get("peer", {}).get("tls.crt", b"")
+            process.shows_clients = mounts.get("server", {}).get("tls.crt", b"")
 
     def _mounts(self, pod: Manifest) -> dict[str, Any] | None:
         mounts: dict[str, Any] = {}
@@ -253,6 +250,11 @@ def is_in_memory(pod: Manifest) -> bool:
 def tmpfs_of(pod: Manifest) -> str:
     """The name by which `Nodes.volumes` has what a pod keeps in memory."""
     return f"tmpfs-{pod['metadata']['uid']}"
+
+
+def _touched(pod: Manifest) -> str:
+    found = annotations(pod)
+    return f"{found.get(FILES_REFRESHED)} {found.get(CERTIFICATES_REFRESHED)}"
 
 
 def _controller(owner: Manifest) -> Manifest:

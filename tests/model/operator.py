@@ -16,7 +16,7 @@ from etcd_operator.cluster import act, controller, observe
 from etcd_operator.cluster.act import NameTakenError
 from etcd_operator.cluster.controller import EtcdClusterController
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Answer, Endpoint
+from etcd_operator.etcd.model import Answer, Endpoint, Handshake, TLSIdentity
 from etcd_operator.kube import EventRecorder, Kube, KubeError, Resource
 from etcd_operator.kube.errors import Unavailable
 from etcd_operator.resources.names import Manifest
@@ -25,6 +25,7 @@ from etcd_operator.runtime.settings import Settings
 from model.calls import ModelClient
 from model.etcd import Etcd
 from model.store import Propagation, Store
+from model.tls import shake_hands
 
 T = TypeVar("T")
 
@@ -187,6 +188,7 @@ class Operator:
             self._patches.enter_context(mock.patch.object(module, name, by))
 
         replace(observe, "ask", self._ask)
+        replace(observe, "shake_hands", self._shake_hands)
         replace(observe, "datetime", Clock)
         replace(act, "datetime", Clock)
         replace(observe, "uuid", SimpleNamespace(uuid4=self._draw))
@@ -197,6 +199,11 @@ class Operator:
     def _draw(self) -> Any:
         self._drawn += 1
         return SimpleNamespace(hex=f"{self._drawn:010d}")
+
+    async def _shake_hands(self, targets: Mapping[Any, tuple[str, TLSIdentity]], **_: float) -> dict[Any, Handshake]:
+        processes = self._etcd.processes.values()
+        seen = {key: shake_hands(processes, address, who) for key, (address, who) in targets.items()}
+        return {key: handshake for key, handshake in seen.items() if handshake is not None}
 
     async def _ask(self, client: object, endpoints: Mapping[str, Endpoint], **_: float) -> dict[str, Answer]:
         return {name: self._etcd.answer(endpoint, self._clock()) for name, endpoint in endpoints.items()}

@@ -86,7 +86,9 @@ class ClusterMachine(RuleBasedStateMachine):
         if hitch == "a member has no room":
             self.world.kubernetes.nodes.unplaced.add(f"a-{members - 1}")
         mode = {"mode": "Managed" if tls else "Off"}
-        self.base: dict[str, Any] = {"members": members, "tls": {"peer": mode, "client": mode}}
+        client = {**mode, "rotationGrace": "5s"}
+        self.base: dict[str, Any] = {"members": members, "tls": {"peer": mode, "client": client}}
+        self.asked = 0
         self.world.apply(EtcdClusterSpec.model_validate(self.base))
         for _ in range(rounds):
             self.world.round()
@@ -171,6 +173,13 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(edit=st.sampled_from(sorted(EDITS)))
     def the_spec_is_edited(self, edit: str) -> None:
         self._edit(EDITS[edit])
+
+    @precondition(lambda self: self.world.cluster is not None)
+    @rule(side=st.sampled_from(["peer", "client"]))
+    def a_rotation_is_asked_for(self, side: str) -> None:
+        self.asked += 1
+        asked = {f"externaletcd.io/rotate-{side}": str(self.asked)}
+        self.world.edit("EtcdCluster", "a", {"metadata": {"annotations": asked}})
 
     @rule(edit=st.sampled_from(sorted(STRAY)))
     def a_stray_hand_edits(self, edit: str) -> None:

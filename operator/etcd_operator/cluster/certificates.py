@@ -163,7 +163,7 @@ def _leaf_due(seen: Observation, plan: Blueprint, request: LeafRequest, extra: d
         return ()
     live = seen.objects.secrets.get(request.secret)
     beside = {"ca.crt": signer.trusted, **extra}
-    if reason := _why_due(plan, request, live, signer.signer.cert_pem, seen.at):
+    if reason := _why_due(plan, request, live, signer, seen.at):
         return (IssueLeaf(blueprint=plan, request=request, authority=signer.signer, beside=beside, reason=reason),)
     data = content(live)
     if all(data.get(key) == value for key, value in beside.items()):
@@ -177,19 +177,21 @@ def _leaf_due(seen: Observation, plan: Blueprint, request: LeafRequest, extra: d
     return (Apply(manifest=manifest, absent=False, reason=reason),)
 
 
-def _why_due(plan: Blueprint, request: LeafRequest, live: Manifest | None, signer: bytes, now: datetime) -> str:
+def _why_due(plan: Blueprint, request: LeafRequest, live: Manifest | None, signer: HeldAuthority, now: datetime) -> str:
     """Why the certificate is to be issued; empty when the one in the Secret serves."""
     if live is None:
         return f"Secret {request.secret} is needed"
     data = content(live)
-    if problem := _pair_problem(data.get("tls.crt", b""), data.get("tls.key", b""), signer):
+    if problem := _pair_problem(data.get("tls.crt", b""), data.get("tls.key", b""), signer.signer.cert_pem):
+        if signer.previous and not _pair_problem(data["tls.crt"], data["tls.key"], signer.previous):
+            return f"Secret {request.secret} is to hold a certificate of the new {request.side} authority"
         return f"Secret {request.secret}: {problem}"
     renewal = needs_renewal(
         inspect(data["tls.crt"]),
         names_wanted={*request.dns_names, *request.ip_addresses},
         now=now,
         renew_before=timedelta(seconds=plan.spec.tls.renew_before.total_seconds()),
-        authority=signer,
+        authority=signer.signer.cert_pem,
     )
     return f"the certificate in Secret {request.secret} {renewal}" if renewal else ""
 

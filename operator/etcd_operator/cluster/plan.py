@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
     membership_rules.remove_members_scaled_away,
     object_rules.keep_objects_right,
     object_rules.refresh_mounted_files,
-    rotation_rules.refresh_certificates,
+    object_rules.refresh_certificates,
     membership_rules.restart_pods_of_older_members,
     object_rules.shield_from_foreign_members,
     object_rules.publish_access,

@@ -179,7 +179,7 @@ def _what_restarts(judged: Judged, done: str) -> str:
     if rotating is None or plan.target_revision not in ("", plan.revision):
         return f"Restarting members, {done} done: {why(judged)}"
     purpose = "trust the new one" if rotating.phase is Phase.TRUST else "forget the old one"
-    return f"Rotating the {rotating.side} authority: members restart to {purpose}, {done}"
+    return f"Rotating the {rotating.side} authority: {done} restarted to {purpose}"
 
 
 def is_restarting(judged: Judged, member: SeenMember) -> bool:

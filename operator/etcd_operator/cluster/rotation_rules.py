@@ -14,9 +14,9 @@ from etcd_operator.cluster.authority import HeldAuthority, Phase
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
-from etcd_operator.cluster.records import annotations, is_terminating
+from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.restart_rules import members_to_restart
-from etcd_operator.cluster.steps import Annotate, Apply, IssueAuthority, Plan
+from etcd_operator.cluster.steps import Apply, IssueAuthority, Plan
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.etcd.model import Handshake
 from etcd_operator.pki import PKIError, inspect, signed_by
@@ -30,30 +30,6 @@ PHASES = {
     Phase.REISSUE: "no member shows a certificate of the old one any more: it is trusted no more",
     Phase.DROP: "all members have forgotten the old one: the rotation is complete",
 }
-
-
-def refresh_certificates(judged: Judged) -> Plan | None:
-    """Make the kubelet bring new certificates into the pods at once: mounted Secrets lag by up to 90 s."""
-    rotating = judged.rotating
-    if rotating is None or rotating.phase is not Phase.REISSUE:
-        return None
-    digest = _certificate_digest(judged, rotating.side)
-    steps = tuple(
-        Annotate(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            annotations=((n.CERTIFICATES_REFRESHED, digest),),
-            reason=f"it is to show a certificate of the new {rotating.side} authority",
-        )
-        for member in judged.membership.members
-        if member.pod is not None
-        and not is_terminating(member.pod)
-        and _is_issued(judged, rotating)
-        and _shows_another(judged, rotating, member)
-        and annotations(member.pod).get(n.CERTIFICATES_REFRESHED) != digest
-    )
-    return Plan(steps=steps) if steps else None
 
 
 def rotate_authorities(judged: Judged) -> Plan | None:
@@ -182,11 +158,6 @@ def _has_arrived(judged: Judged, rotating: HeldAuthority, member: SeenMember) ->
     return _signed(seen.certificate, by)
 
 
-def _shows_another(judged: Judged, rotating: HeldAuthority, member: SeenMember) -> bool:
-    seen = _handshake(judged, rotating.side, member)
-    return seen is not None and not _signed(seen.certificate, rotating.signer.cert_pem)
-
-
 def _handshake(judged: Judged, side: Side, member: SeenMember) -> Handshake | None:
     return judged.seen.handshakes.get((side, member.name))
 
@@ -196,14 +167,6 @@ def _signed(certificate: bytes, authorities: bytes) -> bool:
         return signed_by(certificate, authorities)
     except PKIError:
         return False
-
-
-def _certificate_digest(judged: Judged, side: Side) -> str:
-    live = _leaf_secrets(judged, side)[0]
-    try:
-        return inspect(content(live).get("tls.crt", b"")).fingerprint[:16]
-    except PKIError:
-        return ""
 
 
 def _clients_have_until(judged: Judged, side: Side) -> datetime | None:
