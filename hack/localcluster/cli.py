@@ -102,7 +102,7 @@ def load(
     typer.echo(called)
 
 
-@app.command("exec", context_settings=PASS_ON)
+@app.command("exec", context_settings={**PASS_ON, "help_option_names": ["--help"]})
 def execute(node: NodeName, context: typer.Context) -> None:
     """Run a command inside a node: hack/cluster exec dev-1 -- ctr -n k8s.io containers ls."""
     argv = machines.command(Cluster.of_node(node).node(node), context.args or ["bash"])

@@ -68,7 +68,10 @@ class Cluster:
     @classmethod
     def of_node(cls, node: str) -> Cluster:
         """The cluster that has the node of that name. Raises ClusterError where there is none."""
-        return cls.find(node.rpartition("-")[0])
+        name, _, number = node.rpartition("-")
+        if not name or not number.isdigit():
+            raise ClusterError(f"{node} is no node: they are named CLUSTER-NUMBER, such as dev-1 (hack/cluster list)")
+        return cls.find(name)
 
     @property
     def name(self) -> str:

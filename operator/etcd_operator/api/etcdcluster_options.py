@@ -61,7 +61,7 @@ class EtcdOptions(ApiModel):
         Duration,
         Rule(
             f"{is_duration('self')} && duration(self) >= duration('10ms')",
-            "must be a duration of at least 10ms, such as 100ms",
+            "must be a duration of at least 10ms in whole numbers, such as 100ms",
         ),
     ] = Duration("100ms")
     """How often the leader tells the others that it is there: about the slowest round trip between two members."""
@@ -69,7 +69,7 @@ class EtcdOptions(ApiModel):
         Duration,
         Rule(
             f"{is_duration('self')} && duration(self) <= duration('50s')",
-            "must be a duration of at most 50s, which is etcd's own limit, such as 1s",
+            "must be a duration in whole numbers of at most 50s, which is etcd's own limit, such as 1s or 1500ms",
         ),
     ] = Duration("1s")
     """How long the others wait for a heartbeat before they elect a new leader; at least five heartbeatIntervals.
