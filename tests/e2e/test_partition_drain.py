@@ -4,7 +4,7 @@ The first node has the API server, so it is the one that stays: what is cut off 
 """
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -40,11 +40,6 @@ def operator_nodes(cluster: Cluster) -> dict[str, str]:
     """The node of each of the operator's pods that is not on its way out."""
     pods = cluster.list("pods", OPERATOR, labels=OPERATOR_PODS)
     return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods if kube.is_ready_pod(pod)}
-
-
-def is_away_alone(member: str) -> Callable[[kube.Manifest], bool]:
-    """Whether an EtcdCluster tells of this member, and of no other, that it is not healthy."""
-    return lambda told: unhealthy(told, member)
 
 
 @contextmanager
@@ -166,6 +161,11 @@ def test_two_of_three_nodes_are_cut_off(etcd: Etcd, cluster: Cluster, reachable:
     assert not writers.lost()
 
 
+def wait_away(etcd: Etcd, member: str) -> None:
+    """Wait until just this member is told as not healthy."""
+    etcd.wait(lambda told: unhealthy(told, member), what=f"only {member} is away", timeout=NOTICE)
+
+
 class Drain:
     """`kubectl drain` of one node, as a person starts it; it ends by itself."""
 
@@ -204,7 +204,7 @@ def test_every_node_is_drained_in_turn_under_load(etcd: Etcd, cluster: Cluster, 
                 assert etcd.pods()[member]["metadata"]["uid"] == uid, "a second member is down"
                 cluster.kubectl("uncordon", drained)
             drain.finish()
-            etcd.wait(is_away_alone(member), what=f"only {member} is away", timeout=NOTICE)
+            wait_away(etcd, member)
             drained = node
         cluster.kubectl("uncordon", drained)
         check_same(etcd, before)

@@ -17,6 +17,7 @@ from etcd_operator.api.etcdcluster import (
     StorageSpec,
 )
 from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
+from etcd_operator.api.etcdcluster_recovery import QuorumLost, RecoverySpec, RecoveryStatus
 from etcd_operator.api.etcdcluster_status import Bootstrap, Endpoints, EtcdClusterStatus, MemberStatus
 from etcd_operator.api.etcdcluster_tls import ClientTLS, PeerTLS, TLSSpec
 from etcd_operator.api.owned_options import OWNED_OPTIONS
@@ -48,6 +49,9 @@ __all__ = [
     "PodTemplate",
     "PodTemplateMetadata",
     "Quantity",
+    "QuorumLost",
+    "RecoverySpec",
+    "RecoveryStatus",
     "ResourceRequirements",
     "StorageSpec",
     "TLSSpec",

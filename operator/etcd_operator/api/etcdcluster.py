@@ -20,6 +20,7 @@ from etcd_operator.api.base import (
     Rule,
 )
 from etcd_operator.api.etcdcluster_options import EtcdOptions
+from etcd_operator.api.etcdcluster_recovery import RecoverySpec
 from etcd_operator.api.etcdcluster_status import EtcdClusterStatus
 from etcd_operator.api.etcdcluster_tls import TLSSpec
 from etcd_operator.api.rules import at_least, immutable, is_quantity, when_quantities
@@ -212,6 +213,8 @@ class EtcdClusterSpec(ApiModel):
     """What the members' pods should have beyond what the operator gives them: labels, a node selector,
     tolerations, more containers.
     """
+    recovery: RecoverySpec = Field(default_factory=RecoverySpec)
+    """How to go on after the quorum was lost for good."""
     paused: bool = False
     """While true the operator observes and reports and changes nothing, for as long as a person works by hand."""
 
@@ -284,6 +287,13 @@ class EtcdCluster(ApiModel):
             "cannot skip a minor version: etcd goes up, or back, one at a time; set a version of 3.6 first, and go on"
             " when all members run it",
             field_path=".spec.version",
+        ),
+        Rule(
+            "!has(self.spec.recovery) || !has(self.spec.recovery.forceFrom)"
+            " || self.spec.recovery.forceFrom.startsWith(self.metadata.name + '-')"
+            " && size(self.spec.recovery.forceFrom) == size(self.metadata.name) + 2",
+            "must be a member of this EtcdCluster: its name, a hyphen, and a number from 0 to 6",
+            field_path=".spec.recovery.forceFrom",
         ),
     )
 

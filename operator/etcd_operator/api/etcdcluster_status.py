@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from etcd_operator.api.base import ATOMIC, BY_NAME, BY_TYPE, ApiModel, Condition, Time
+from etcd_operator.api.etcdcluster_recovery import QuorumLost, RecoveryStatus
 from etcd_operator.api.units import Quantity
 
 Role = Literal["Voter", "Learner"]
@@ -85,5 +86,9 @@ class EtcdClusterStatus(ApiModel):
     pending: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] = ()
     """Edits of the spec that are not applied yet, each with the reason."""
     bootstrap: Bootstrap | None = None
+    quorum_lost: QuorumLost | None = None
+    """The loss of the quorum that stands now; absent while there is a quorum."""
+    recovery: RecoveryStatus | None = None
+    """The last rebuild from one member's data; absent where there never was one."""
     conditions: Annotated[tuple[Condition, ...], Field(json_schema_extra=BY_TYPE)] = ()
     """Available: clients can read and write. Progressing: a change is under way. Degraded: something needs a person."""

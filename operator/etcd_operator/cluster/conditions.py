@@ -15,6 +15,8 @@ from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.records import is_terminating
+from etcd_operator.cluster.recovery import is_rebuilding, loses, way_out
+from etcd_operator.cluster.recovery_rules import refusal
 from etcd_operator.cluster.restart_rules import RESTARTING, is_restarting, restart_under_way, why
 from etcd_operator.cluster.rotation_rules import expiry, rotation_under_way
 from etcd_operator.cluster.steps import Plan
@@ -77,7 +79,7 @@ def available(judged: Judged) -> Told:
             if lost := data_lost(judged):
                 some_left = len(members_without_data(judged)) < len(members.voters)
                 return _told("Available", "False", "QuorumLost" if some_left else "DataLost", lost)
-            return _told("Available", "False", "QuorumLost", _lost(members.ailing, members.needed, members.voter_count))
+            return _told("Available", "False", "QuorumLost", _lost(judged))
 
 
 def _is_starting(judged: Judged) -> bool:
@@ -98,14 +100,20 @@ def _missing_access(judged: Judged) -> list[str]:
     return service + secret
 
 
-def _lost(ailing: tuple[SeenMember, ...], needed: int, voters: int) -> str:
-    told = "; ".join(f"{member.name}: {member.why}" for member in ailing)
-    return f"{needed} of {voters} voters are needed, so writes wait until enough of these are back: {told}"
+def _lost(judged: Judged) -> str:
+    members, recovery = judged.membership, judged.blueprint.recovery
+    if recovery is not None and is_rebuilding(judged):
+        return f"the etcd is being rebuilt from {recovery.member}: {loses(recovery)}"
+    told = "; ".join(f"{member.name}: {member.why}" for member in members.ailing)
+    return (
+        f"{members.needed} of {members.voter_count} voters are needed, so writes wait until enough of these are back: "
+        f"{told}{way_out(judged)}"
+    )
 
 
 def progressing(judged: Judged, outcome: Outcome) -> Told:
     """What is under way, or what keeps the cluster from what the user asked for."""
-    for judge in (_paused, _disputed, _invalid, _refused, _failed, _blocked, _ungrown, _working, _pending):
+    for judge in (_paused, _disputed, _invalid, _refused, _failed, _recovering, _blocked, _ungrown, _working, _pending):
         if told := judge(judged, outcome):
             return told
     return _told("Progressing", "False", "AsSpecified", "the cluster is as its spec asks")
@@ -142,6 +150,17 @@ def _failed(judged: Judged, outcome: Outcome) -> Told | None:
     if outcome.error is None:
         return None
     return _told("Progressing", "False", outcome.error.reason, outcome.error.message)
+
+
+def _recovering(judged: Judged, outcome: Outcome) -> Told | None:
+    """A rebuild from one member's data, or why it is not done."""
+    plan = outcome.plan
+    if refused := refusal(judged):
+        return _told("Progressing", "False", "RecoveryRefused", refused)
+    if plan.rule != "recover" and not is_rebuilding(judged):
+        return None
+    message = plan.waiting or "; ".join(dict.fromkeys(step.reason for step in plan.steps)) or "its member starts"
+    return _told("Progressing", "True", "Recovering", message)
 
 
 def _blocked(judged: Judged, outcome: Outcome) -> Told | None:
@@ -271,6 +290,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
     told = progressing(judged, outcome)
     if not judged.blueprint.bootstrapped:
         return _shortened(told.message if told.status == "False" else outcome.plan.waiting or "Creating")
+    if judged.blueprint.recovery is not None and is_rebuilding(judged):
+        return _shortened(f"Rebuilding from {judged.blueprint.recovery.member}")
     down = ", ".join(member.name for member in members.ailing)
     if _is_starting(judged):
         return f"Starting on kept volumes: {members.answering} of {len(members.members)} members answer"

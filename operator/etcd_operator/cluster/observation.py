@@ -26,6 +26,8 @@ class Objects:
     secrets: Named = field(default_factory=dict)
     disruption_budgets: Named = field(default_factory=dict)
     pods: Named = field(default_factory=dict)
+    #: Pods with the cluster's label that are no members': that of a recovery, and what an older StatefulSet left.
+    other_pods: Named = field(default_factory=dict)
     claims: Named = field(default_factory=dict)
 
     def all(self) -> list[Manifest]:
@@ -36,6 +38,7 @@ class Objects:
             self.secrets,
             self.disruption_budgets,
             self.pods,
+            self.other_pods,
             self.claims,
         )
         return [manifest for kind in kinds for manifest in kind.values()]

@@ -83,7 +83,7 @@ class Observer:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return None
         names = Names(name=name, namespace=namespace, domain=self._domain)
-        objects = await self._with_own_pods(raw, objects)
+        objects = await self._with_own_pods(raw, names, objects)
         objects = await self._with_unlabelled_claims(names, objects)
         cluster = EtcdCluster.model_validate(raw)
         if cluster.spec.storage.medium == "Memory" and (objects.config_maps or objects.stateful_sets):
@@ -138,19 +138,19 @@ class Observer:
             claims=claims,
         )
 
-    async def _with_own_pods(self, raw: Manifest, objects: Objects) -> Objects:
-        """The objects with those pods alone that are this cluster's.
+    async def _with_own_pods(self, raw: Manifest, names: Names, objects: Objects) -> Objects:
+        """The objects with the pods of this cluster's members apart from all others.
 
         The lists are read side by side: pods that were orphaned when their StatefulSet was to be made anew may have
         been read before it, and still name it. Where some would not count they are read again, now surely after it.
         """
-        metadata = raw["metadata"]
-        stateful_set = objects.stateful_sets.get(metadata["name"])
-        own = _own_pods(objects.pods, stateful_set, metadata["uid"])
-        if len(own) < len(objects.pods):
-            pods = await self._labelled(PODS, metadata["namespace"], metadata["name"])
-            own = _own_pods(pods, stateful_set, metadata["uid"])
-        return replace(objects, pods=own)
+        uid, stateful_set, pods = raw["metadata"]["uid"], objects.stateful_sets.get(names.name), objects.pods
+        own = _own_pods(names, pods, stateful_set, uid)
+        if len(own) < len(pods):
+            pods = await self._labelled(PODS, names.namespace, names.name)
+            own = _own_pods(names, pods, stateful_set, uid)
+        others = {name: pod for name, pod in pods.items() if name not in own}
+        return replace(objects, pods=own, other_pods=others)
 
     async def _labelled(self, resource: Resource, namespace: str, name: str) -> dict[str, Manifest]:
         found = await self._kube.list(resource, namespace, labels={CLUSTER_LABEL: name})
@@ -174,7 +174,7 @@ class Observer:
         """Kubernetes' own Warning events about what does not come up; asked only when something does not."""
         stateful_set = objects.stateful_sets.get(name)
         wanted = [stateful_set] if stateful_set and _lacks_pods(stateful_set, objects.pods) else []
-        wanted += [pod for pod in objects.pods.values() if not is_running(pod)]
+        wanted += [pod for pod in (*objects.pods.values(), *objects.other_pods.values()) if not is_running(pod)]
         wanted += [claim for claim in objects.claims.values() if claim.get("status", {}).get("phase") == "Pending"]
         # What was said before the last pod was made is overcome: one could be made since.
         made = max((pod["metadata"]["creationTimestamp"] for pod in objects.pods.values()), default="")
@@ -253,8 +253,10 @@ def _address(ip: str, port: int = CLIENT_PORT) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None, uid: str) -> dict[str, Manifest]:
-    """The pods of this StatefulSet, and those that no controller owns; never what an older EtcdCluster left behind."""
+def _own_pods(
+    names: Names, pods: Mapping[str, Manifest], stateful_set: Manifest | None, uid: str
+) -> dict[str, Manifest]:
+    """The pods of this StatefulSet, and members' that no controller owns; none of an older EtcdCluster's."""
     mine = stateful_set is not None and (not (owners := owner_uids(stateful_set)) or uid in owners)
     controller = stateful_set["metadata"]["uid"] if stateful_set is not None and mine else None
     own = {}
@@ -262,7 +264,7 @@ def _own_pods(pods: Mapping[str, Manifest], stateful_set: Manifest | None, uid: 
         controllers = [
             owner["uid"] for owner in pod["metadata"].get("ownerReferences") or [] if owner.get("controller")
         ]
-        if not controllers or controllers == [controller]:
+        if names.ordinal(name) is not None and (not controllers or controllers == [controller]):
             own[name] = pod
     return own
 

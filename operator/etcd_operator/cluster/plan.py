@@ -12,6 +12,7 @@ from etcd_operator.cluster import (
     growth_rules,
     membership_rules,
     object_rules,
+    recovery_rules,
     restart_rules,
     rotation_rules,
 )
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     object_rules.wait_when_paused,
     object_rules.wait_for_leftovers,
     object_rules.refuse_disputed_records,
+    recovery_rules.recover,
     bootstrap_rules.refuse_to_found_on_bad_input,
     bootstrap_rules.record_bootstrap,
     bootstrap_rules.remove_abandoned_members,

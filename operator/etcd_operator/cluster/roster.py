@@ -9,13 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pydantic import TypeAdapter, ValidationError
+
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import VolumeRecord, annotations, foundation_objects, recorded_members
 from etcd_operator.etcd.model import Member, MemberList, hex_id
-from etcd_operator.resources.blueprint import Blueprint, Seat
-from etcd_operator.resources.names import ROSTER, Manifest
+from etcd_operator.resources.blueprint import Blueprint, Recovery, Seat
+from etcd_operator.resources.names import RECOVERY, ROSTER, Manifest
 
 Seats = dict[str, Seat]
+_RECOVERY = TypeAdapter(Recovery)
 
 
 def member_list(seen: Observation, cluster_id: str) -> tuple[MemberList | None, bool]:
@@ -34,6 +37,15 @@ def recorded_seats(seen: Observation) -> Seats:
         if seats := seats_on(manifest):
             return seats
     return {}
+
+
+def recorded_recovery(seen: Observation) -> Recovery | None:
+    """The last rebuild from one member's data, as the ConfigMap records it, else the StatefulSet."""
+    manifest = next((manifest for manifest in foundation_objects(seen) if manifest is not None), None)
+    try:
+        return _RECOVERY.validate_json(annotations(manifest).get(RECOVERY, ""))
+    except ValidationError:
+        return None
 
 
 def seats_on(manifest: Manifest | None) -> Seats:

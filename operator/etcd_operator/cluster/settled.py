@@ -23,7 +23,7 @@ from etcd_operator.cluster.records import (
     is_terminating,
     volume_records,
 )
-from etcd_operator.cluster.roster import seats
+from etcd_operator.cluster.roster import recorded_recovery, seats
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.cluster.upgrade import upgrade_problem
 from etcd_operator.etcd.options import check_extra
@@ -109,6 +109,7 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         incarnation=incarnation,
         cluster_id=proven.cluster_id,
         recorded_at=proven.recorded_at,
+        recovery=recorded_recovery(seen) if proven.cluster_id else None,
         peer_authority=_authority_digest(seen, seen.names.peer_certificate),
         client_authority=_authority_digest(seen, seen.names.server_certificate),
     )

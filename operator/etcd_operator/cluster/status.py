@@ -10,6 +10,7 @@ from etcd_operator.api import Bootstrap, Condition, Endpoints, EtcdClusterStatus
 from etcd_operator.cluster.conditions import Outcome, Told, available, degraded, pending_changes, progressing, summary
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.recovery import named_loss, told_recovery
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import version_number
 from etcd_operator.resources.names import CLUSTER_LABEL
@@ -39,6 +40,8 @@ def status(judged: Judged, outcome: Outcome) -> EtcdClusterStatus:
         members=tuple(_member(judged, member) for member in members.members),
         pending=pending_changes(judged),
         bootstrap=_bootstrap(judged),
+        quorum_lost=named_loss(judged, lost=told[0].reason == "QuorumLost"),
+        recovery=told_recovery(judged),
         conditions=tuple(_condition(judged, each) for each in told),
     )
 

@@ -44,6 +44,8 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
                 tales.append(
                     Tale(type="Normal", reason="Deleting", message=f"deleting {step.kind} {step.name}: {step.reason}")
                 )
+            case Apply() if plan.rule == "recover":
+                tales.append(Tale(type="Warning", reason="Rebuilding", message=step.reason))
             case Apply() if published or plan.rule.startswith("refound"):
                 tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
             case IssueAuthority() | IssueLeaf() if published:

@@ -6,7 +6,7 @@ list, on an emptied directory etcd exits.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ WATCH_PROGRESS = "5s"
 
 #: All addresses: Go takes the unspecified IPv4 address for those of both families, and works where IPv6 is off.
 _EVERYWHERE = "0.0.0.0"
+#: Only processes in the same pod.
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +77,41 @@ def member_file(
     }
     if minor_number(version) >= (3, 6):
         settings["max-learners"] = MAX_LEARNERS
-    lines = [f"{key}: {_yaml(value)}" for key, value in settings.items()]
-    return "\n".join([*(_FUSE_COMMENT if fuse else ()), *lines]) + "\n"
+    return _text(settings, comment=_FUSE_COMMENT if fuse else ())
+
+
+def recovery_file(
+    *, name: str, incarnation: str, version: str, peer_url: str, client_url: str, token: str, options: Options
+) -> str:
+    """The text of the file with which etcd makes a member the only one of its cluster, which keeps its cluster ID.
+
+    etcd then drops what it does not know to be committed and removes all other members, learners too
+    (bootstrapWALFromSnapshot in server/etcdserver/bootstrap.go, the same in 3.5 to 3.7). Nobody is to reach it
+    meanwhile, so it listens on the loopback; the metrics port alone is open, whose /readyz is a linearizable read. On
+    an empty directory this file is the fuse like any other.
+    """
+    settings: dict[str, Any] = {
+        "name": name,
+        "data-dir": f"{DATA_ROOT}/{incarnation}",
+        "listen-peer-urls": f"http://{_LOOPBACK}:{PEER_PORT}",
+        "listen-client-urls": f"http://{_LOOPBACK}:{CLIENT_PORT}",
+        "listen-metrics-urls": f"http://{_EVERYWHERE}:{METRICS_PORT}",
+        "initial-advertise-peer-urls": peer_url,
+        "advertise-client-urls": client_url,
+        "initial-cluster": f"{name}={peer_url}",
+        "initial-cluster-state": "existing",
+        "initial-cluster-token": token,
+        "force-new-cluster": True,
+        **_user_settings(options),
+        **_defaults_and_extra(version, options.extra),
+    }
+    if minor_number(version) >= (3, 6):
+        settings["max-learners"] = MAX_LEARNERS
+    return _text(settings)
+
+
+def _text(settings: Mapping[str, Any], comment: Sequence[str] = ()) -> str:
+    return "\n".join([*comment, *(f"{key}: {_yaml(value)}" for key, value in settings.items())]) + "\n"
 
 
 _FUSE_COMMENT = (

@@ -6,8 +6,8 @@ Pure.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal, Self
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.etcd.options import version_number
@@ -19,6 +19,7 @@ from etcd_operator.resources.names import (
     INCARNATION,
     PEER_AUTHORITY,
     RECORDED_AT,
+    RECOVERY,
     RESTART,
     REVISION,
     REVISIONS,
@@ -47,6 +48,28 @@ class Seat:
     outdated_pod: str = ""
     #: With data in memory: the UID of the pod that was seen to have this member's.
     pod: str = ""
+
+
+RecoveryState = Literal["Stopping", "Forcing", "Rebuilt"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """A rebuild of this etcd from one member's data, as the objects record it.
+
+    `loss` is when the loss of the quorum was first seen that it is for, and `revision` the member's, 0 where that was
+    not known. While it is Stopping, nothing has happened that cannot be taken back. While it is Forcing, `member` is
+    the only one in the roster, and made so in etcd. Until it is Rebuilt, the StatefulSet runs nobody.
+    """
+
+    loss: str
+    member: str
+    state: RecoveryState
+    revision: int = 0
+
+    @property
+    def active(self) -> bool:
+        return self.state != "Rebuilt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +103,7 @@ class Blueprint:
     seats: Mapping[str, Seat] = field(default_factory=dict)
     cluster_id: str = ""
     recorded_at: str = ""
+    recovery: Recovery | None = None
     #: Digests of the authorities that a member trusts when it starts now; empty while there is none.
     peer_authority: str = ""
     client_authority: str = ""
@@ -135,6 +159,8 @@ class Blueprint:
     @property
     def replicas(self) -> int:
         """Pods of the StatefulSet: its ordinals have no gaps, also where a member in the middle is being replaced."""
+        if self.recovery is not None and self.recovery.active:
+            return 0
         return max((self.names.ordinal(member) or 0 for member in self.members), default=-1) + 1
 
     def seat(self, member: str) -> Seat:
@@ -211,8 +237,13 @@ def foundation_annotations(blueprint: Blueprint) -> dict[str, str]:
         **({RESTART: blueprint.restart} if blueprint.restart else {}),
         ROSTER: _roster(blueprint),
         **_revisions(blueprint),
+        **({RECOVERY: _recovery(blueprint.recovery)} if blueprint.recovery else {}),
         **recorded,
     }
+
+
+def _recovery(recovery: Recovery) -> str:
+    return json.dumps(asdict(recovery), separators=(",", ":"), sort_keys=True)
 
 
 def _revisions(blueprint: Blueprint) -> dict[str, str]:

@@ -8,9 +8,12 @@ etcd's own list, learners that have not started included ("member count is unequ
 """
 
 from etcd_operator.api import EtcdClusterSpec
-from etcd_operator.etcd.config import Options, member_file
+from etcd_operator.etcd.config import Options, member_file, recovery_file
 from etcd_operator.resources.blueprint import Blueprint, foundation_annotations, owned_metadata
 from etcd_operator.resources.names import Manifest
+
+#: The key of the file that makes a member the only one; no member has such a name.
+RECOVERY_FILE = "recovery.yaml"
 
 
 def config_map(blueprint: Blueprint) -> Manifest:
@@ -18,8 +21,26 @@ def config_map(blueprint: Blueprint) -> Manifest:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": owned_metadata(blueprint, blueprint.names.config_map, foundation_annotations(blueprint)),
-        "data": {f"{member}.yaml": _file(blueprint, member) for member in blueprint.members},
+        "data": {f"{member}.yaml": _file(blueprint, member) for member in blueprint.members} | _recovery(blueprint),
     }
+
+
+def _recovery(blueprint: Blueprint) -> dict[str, str]:
+    """The file that makes a member the only one, for just as long as that is done; no member's pod reads it."""
+    recovery = blueprint.recovery
+    if recovery is None or recovery.state != "Forcing":
+        return {}
+    member = recovery.member
+    text = recovery_file(
+        name=member,
+        incarnation=blueprint.seat(member).incarnation,
+        version=blueprint.as_of(blueprint.revision_of(member)).spec.version,
+        peer_url=blueprint.peer_url(member),
+        client_url=blueprint.client_url(member),
+        token=blueprint.token,
+        options=options(blueprint.as_of(blueprint.revision_of(member)).spec),
+    )
+    return {RECOVERY_FILE: text}
 
 
 def _file(blueprint: Blueprint, member: str) -> str:

@@ -31,6 +31,9 @@ REVISION = f"{GROUP}/revision"
 #: On an EtcdCluster: any new value asks for a restart of all members, in order. On StatefulSet and ConfigMap: the one
 #: that is done.
 RESTART = f"{GROUP}/restart"
+#: On StatefulSet and ConfigMap: the last rebuild from one member's data, see `Recovery`. On the pod that makes that
+#: member the only one: the loss that it is for.
+RECOVERY = f"{GROUP}/recovery"
 #: On StatefulSet, ConfigMap and PersistentVolumeClaims once bootstrap was recorded: hex, as etcdctl prints it.
 CLUSTER_ID = f"{GROUP}/cluster-id"
 RECORDED_AT = f"{GROUP}/recorded-at"
@@ -137,6 +140,10 @@ class Names:
         """The PersistentVolumeClaim that the StatefulSet controller makes for a member."""
         return f"data-{member}"
 
+    def recovery_pod(self, member: str) -> str:
+        """The pod that makes a member the only one; no StatefulSet gives a pod such a name."""
+        return f"{member}-recovery"
+
     def member_of_claim(self, claim: str) -> str | None:
         member = claim.removeprefix("data-")
         return member if member != claim and self.ordinal(member) is not None else None
@@ -161,6 +168,16 @@ def selector_labels(cluster: str) -> dict[str, str]:
         "app.kubernetes.io/name": "etcd",
         "app.kubernetes.io/instance": cluster,
         CLUSTER_LABEL: cluster,
+    }
+
+
+def recovery_labels(cluster: str) -> dict[str, str]:
+    """What the pod of a recovery carries: the watches find it, and nothing takes it for a member."""
+    return {
+        "app.kubernetes.io/name": "etcd-recovery",
+        "app.kubernetes.io/instance": cluster,
+        CLUSTER_LABEL: cluster,
+        MANAGED_BY_LABEL: MANAGER,
     }
 
 
