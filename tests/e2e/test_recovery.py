@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from devtools import environment
 from e2e.support import OPERATOR, OPERATOR_PODS, Cluster, Etcd, KubectlError, Manifest, kill_operator
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.model import Endpoint
 from localcluster.cluster import Cluster as LocalCluster
 
 #: Seconds for a rebuild with everything that follows it, the operator killed on the way included.
@@ -49,10 +52,15 @@ def ask(etcd: Etcd, **recovery: Any) -> None:
     etcd.patch({"spec": {"recovery": recovery}})
 
 
+async def put(key: str, client: EtcdClient, endpoint: Endpoint) -> None:
+    """Write one key through one member."""
+    await client.put(endpoint, key.encode(), b"yes")
+
+
 def create(etcd: Etcd) -> dict[str, str]:
     etcd.create()
     for number in range(20):
-        etcd.ask("a-2", lambda client, endpoint, key=f"key-{number}": client.put(endpoint, key.encode(), b"yes"))
+        etcd.ask("a-2", partial(put, f"key-{number}"))
     etcd.put("kept", "yes")
     return etcd.member_ids()
 

@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 from etcd_operator.api import QuorumLost, RecoveryStatus
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
-from etcd_operator.cluster.membership_rules import DATA_GONE
-from etcd_operator.cluster.records import annotations, is_terminating, timestamp
+from etcd_operator.cluster.memory import fuse_tripped
+from etcd_operator.cluster.records import is_terminating, timestamp
 from etcd_operator.etcd.model import MemberReport
-from etcd_operator.resources import names as n
 from etcd_operator.resources.blueprint import Recovery
 
 FIELD = "spec.recovery.forceFrom"
@@ -154,11 +153,7 @@ def without_data(judged: Judged, member: SeenMember) -> str:
         return "its volume was deleted"
     if claim.get("status", {}).get("phase") == "Lost":
         return "its volume is lost"
-    refreshed = judged.blueprint.refreshed(member.name)
-    fused = bool(refreshed) and annotations(member.pod).get(n.FILES_REFRESHED) == refreshed
-    if fused and member.trouble is not None and member.trouble.reason in DATA_GONE and _report(member) is None:
-        return member.trouble.message.partition(": ")[2]
-    return ""
+    return fuse_tripped(judged, member) if _report(member) is None else ""
 
 
 def report_of(judged: Judged, name: str) -> MemberReport | None:
