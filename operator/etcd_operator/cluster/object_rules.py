@@ -200,7 +200,7 @@ def refresh_certificates(judged: Judged) -> Plan | None:
         if plan.bootstrapped
         and member.pod is not None
         and not is_terminating(member.pod)
-        and _moment(member.pod["metadata"]["creationTimestamp"]) <= _moment(issued)
+        and _moment(member.pod["metadata"]["creationTimestamp"]) < _moment(issued)
         and annotations(member.pod).get(n.CERTIFICATES_REFRESHED) != wanted
     )
     return Plan(steps=steps) if steps else None
