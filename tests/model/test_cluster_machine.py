@@ -5,8 +5,9 @@ Hypothesis lets users, stray hands, disks, nodes and the operator's own death in
 its data, and with an operator that writes nothing any more.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -63,6 +64,10 @@ STRAY: dict[str, tuple[str, str, dict[str, Any]]] = {
 class ClusterMachine(RuleBasedStateMachine):
     """One EtcdCluster and all that can befall it."""
 
+    #: What its users say of its storage, and the fewest members that it may have.
+    storage: ClassVar[dict[str, Any]] = {}
+    fewest = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
@@ -84,12 +89,12 @@ class ClusterMachine(RuleBasedStateMachine):
     def found(self, members: int, tls: bool, rounds: int, hitch: str) -> None:
         self.world.etcd.kill_at_first_write = hitch == "a founder is killed"
         if hitch == "a member has no room":
-            self.world.kubernetes.nodes.unplaced.add(f"a-{members - 1}")
+            self.world.kubernetes.nodes.unplaced.add(f"a-{max(members, self.fewest) - 1}")
         mode = {"mode": "Managed" if tls else "Off"}
         client = {**mode, "rotationGrace": "5s"}
-        self.base: dict[str, Any] = {"members": members, "tls": {"peer": mode, "client": client}}
+        self.base: dict[str, Any] = {"tls": {"peer": mode, "client": client}, "storage": self.storage}
         self.asked = 0
-        self.world.apply(EtcdClusterSpec.model_validate(self.base))
+        self._apply(members)
         for _ in range(rounds):
             self.world.round()
             self.world.tick()
@@ -185,7 +190,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def a_stray_hand_edits(self, edit: str) -> None:
         self.world.edit(*STRAY[edit])
 
-    @precondition(lambda self: self.world.cluster is not None)
+    @precondition(lambda self: self.world.cluster is not None and not self.storage)
     @rule()
     def the_status_is_deleted(self) -> None:
         self.world.edit("EtcdCluster", "a", {"status": None})
@@ -218,7 +223,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.cluster is None)
     @rule(members=st.sampled_from([1, 3, 5]))
     def the_cluster_is_applied_again(self, members: int) -> None:
-        self.world.apply(EtcdClusterSpec.model_validate({**self.base, "members": members}))
+        self._apply(members)
 
     @precondition(lambda self: self.world.cluster is not None)
     @rule()
@@ -234,11 +239,15 @@ class ClusterMachine(RuleBasedStateMachine):
         """A spec that is refused or paused is not expected to work."""
         self._edit({"paused": False, "options": {"extra": {}}})
 
+    def _apply(self, members: int) -> None:
+        self.world.apply(EtcdClusterSpec.model_validate({**self.base, "members": max(members, self.fewest)}))
+
     def _edit(self, patch: dict[str, Any]) -> None:
         if self.world.cluster is not None and not self.world.cluster["metadata"].get("deletionTimestamp"):
             full = self.world.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
             edited = EtcdClusterSpec.model_validate(_laid_over(full, patch))
-            if edited.storage.size >= self.world.spec.storage.size:  # the API server refuses all else
+            # The API server refuses all else.
+            if edited.storage.size >= self.world.spec.storage.size and edited.members >= self.fewest:
                 self.world.apply(edited)
 
 
@@ -248,4 +257,16 @@ def _laid_over(base: Any, patch: Any) -> Any:
     return {**base, **{name: _laid_over(base.get(name), value) for name, value in patch.items()}}
 
 
+class MemoryMachine(ClusterMachine):
+    """The same with data in memory, which goes with its pods.
+
+    Without volumes, three objects tell that the etcd was founded: here nobody deletes the status as well.
+    """
+
+    storage: ClassVar[dict[str, Any]] = {"medium": "Memory", "size": "512Mi"}
+    fewest = 3
+
+
 TestClusterMachine = ClusterMachine.TestCase
+TestMemoryMachine = MemoryMachine.TestCase
+TestMemoryMachine.settings = settings(settings.default, max_examples=settings.default.max_examples // 4)

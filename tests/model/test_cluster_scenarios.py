@@ -225,7 +225,6 @@ def lose_pod(world: World, *pods: str) -> None:
 IN_MEMORY: dict[str, Callable[[World], None]] = {
     "a pod goes": lambda world: lose_pod(world, "a-1"),
     "restart": lambda world: world.apply(spec(3, storage=MEMORY, options={"snapshotCount": 5})),
-    "up and restart": lambda world: world.apply(spec(5, storage=MEMORY, options={"snapshotCount": 5})),
 }
 
 
