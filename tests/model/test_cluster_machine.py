@@ -269,4 +269,4 @@ class MemoryMachine(ClusterMachine):
 
 TestClusterMachine = ClusterMachine.TestCase
 TestMemoryMachine = MemoryMachine.TestCase
-TestMemoryMachine.settings = settings(settings.default, max_examples=settings.default.max_examples // 4)
+TestMemoryMachine.settings = settings(max_examples=settings().max_examples // 4)

@@ -16,7 +16,7 @@ from model.etcd import Data, Etcd, Volume
 from model.kubernetes import Controllers, tmpfs_of
 from model.membership import Change, History, Roster
 from model.operator import Fault, Operator
-from model.store import Propagation, Store
+from model.store import ORPHAN, Propagation, Store
 
 #: Rounds within which everything must have come to rest, and how many must then pass without any change.
 PATIENCE, QUIET = 150, 3
@@ -308,7 +308,7 @@ class World:
             self.damaged = self.damaged or not self._can_heal()
         if manifest["kind"] == "EtcdCluster" and manifest["spec"]["storage"]["medium"] == "Memory":
             self.acknowledged.clear()  # and its data with them
-            self.damaged = False
+            self.damaged = self.damaged and ORPHAN in manifest["metadata"].get("finalizers", [])
         if manifest["kind"] != CLAIM:
             return
         volume = self.kubernetes.nodes.volumes.pop(manifest["spec"].get("volumeName", ""), None) or Volume()

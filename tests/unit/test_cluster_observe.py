@@ -4,6 +4,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from etcd_operator.cluster.observation import Objects
 from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
@@ -15,13 +17,20 @@ from support.builders import UID, observation, pod
 class ReadsSideBySide:
     """An API server in which pods were listed before their StatefulSet was gone, and the StatefulSet after."""
 
-    def __init__(self) -> None:
+    def __init__(self, medium: str = "Disk") -> None:
         self.lists_of_pods = 0
+        self.medium = medium
+        self.unlabelled: set[str] = set()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        if resource.kind == "Pod" and name in self.unlabelled:
+            return pod(name, labels={}, ownerReferences=[])
         if resource.kind != "EtcdCluster":
             return None
-        return {"metadata": {"name": name, "namespace": namespace, "uid": UID}, "spec": {}}
+        return {
+            "metadata": {"name": name, "namespace": namespace, "uid": UID},
+            "spec": {"storage": {"medium": self.medium}},
+        }
 
     async def list(self, resource: Resource, namespace: str, **_: Any) -> list[Manifest]:
         if resource.kind != "Pod":
@@ -54,3 +63,21 @@ def test_what_was_said_of_a_pod_before_it_last_became_ready_is_overcome() -> Non
     observer = Observer(kube=cast(Kube, Events()), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
     told = asyncio.run(observer._complaints("ns", "a", Objects(pods={"a-1": going})))
     assert [complaint.reason for complaint in told] == ["FailedMount"]
+
+
+class Unlabelled(ReadsSideBySide):
+    """An API server in which somebody took the label off one pod."""
+
+    async def list(self, resource: Resource, namespace: str, **_: Any) -> list[Manifest]:
+        found = [each for each in observation().objects.all() if each["kind"] == resource.kind]
+        return [each for each in found if each["metadata"]["name"] not in self.unlabelled]
+
+
+@pytest.mark.parametrize(("medium", "seen"), [("Memory", ["a-0", "a-1", "a-2"]), ("Disk", ["a-0", "a-2"])])
+def test_a_pod_without_its_label_is_not_gone_where_that_would_prove_its_data_lost(medium: str, seen: list[str]) -> None:
+    kube = Unlabelled(medium)
+    kube.unlabelled = {"a-1"}
+    observer = Observer(kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    picture = asyncio.run(observer.picture("ns", "a", None))
+    assert picture is not None
+    assert sorted(picture.objects.pods) == seen

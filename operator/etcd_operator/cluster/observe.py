@@ -83,10 +83,13 @@ class Observer:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return None
         names = Names(name=name, namespace=namespace, domain=self._domain)
+        cluster = EtcdCluster.model_validate(raw)
+        in_memory = cluster.spec.storage.medium == "Memory"
+        if in_memory:
+            objects = await self._with_unlabelled_pods(names, objects)
         objects = await self._with_own_pods(raw, names, objects)
         objects = await self._with_unlabelled_claims(names, objects)
-        cluster = EtcdCluster.model_validate(raw)
-        if cluster.spec.storage.medium == "Memory" and (objects.config_maps or objects.stateful_sets):
+        if in_memory and (objects.config_maps or objects.stateful_sets):
             objects = replace(objects, claims={})  # it has none: whatever is named so is somebody else's
         return Picture(
             raw=raw,
@@ -147,10 +150,19 @@ class Observer:
         uid, stateful_set, pods = raw["metadata"]["uid"], objects.stateful_sets.get(names.name), objects.pods
         own = _own_pods(names, pods, stateful_set, uid)
         if len(own) < len(pods):
-            pods = await self._labelled(PODS, names.namespace, names.name)
+            pods = {**pods, **await self._labelled(PODS, names.namespace, names.name)}
             own = _own_pods(names, pods, stateful_set, uid)
         others = {name: pod for name, pod in pods.items() if name not in own}
         return replace(objects, pods=own, other_pods=others)
+
+    async def _with_unlabelled_pods(self, names: Names, objects: Objects) -> Objects:
+        """The objects with pods whose label a stray hand took: a pod that is gone proves that its data in memory is."""
+        stateful_set = objects.stateful_sets.get(names.stateful_set)
+        members = names.members(((stateful_set or {}).get("spec") or {}).get("replicas") or 0)
+        missing = sorted(set(members) - objects.pods.keys())
+        found = await asyncio.gather(*(self._kube.get(PODS, names.namespace, member) for member in missing))
+        pods = {member: manifest for member, manifest in zip(missing, found, strict=True) if manifest is not None}
+        return replace(objects, pods={**objects.pods, **pods})
 
     async def _labelled(self, resource: Resource, namespace: str, name: str) -> dict[str, Manifest]:
         found = await self._kube.list(resource, namespace, labels={CLUSTER_LABEL: name})
