@@ -162,6 +162,8 @@ class Etcd:
         history = self.history.setdefault(data.cluster_id, History(data.roster))
         if data.member_id in history.holders & history.roster.voters:
             self.problems.append(f"{pod} lost its data and came back as the voter {data.member_id:x} that it was")
+        if data.member_id in history.roster.removed:
+            self.problems.append(f"{pod} joined as the member {data.member_id:x} that was removed")
         return data
 
     def _peers(self, url: str, listed: list[str], tls: dict[str, bytes]) -> Iterator[Process]:

@@ -395,6 +395,22 @@ def test_an_emptied_member_does_not_come_back_under_its_old_identity(world: Worl
     assert world.etcd.processes["a-1"].data.member_id != before
 
 
+def test_a_member_that_lags_gives_no_joiner_the_identity_of_one_that_was_removed(world: World) -> None:
+    world.apply(spec(5))
+    world.settle()
+    before = world.etcd.processes["a-2"].data.member_id
+    world.etcd.processes["a-0"].lagging = True
+    world.wipe("a-2")
+    for _ in range(30):
+        world.round()
+        world.tick()
+    world.etcd.processes["a-0"].lagging = False
+    world.settle()
+    assert world.etcd.problems == []
+    assert sorted(world.etcd.processes) == [f"a-{ordinal}" for ordinal in range(5)]
+    assert world.etcd.processes["a-2"].data.member_id != before
+
+
 def test_emptied_members_do_not_found_a_new_etcd_together(world: World) -> None:
     world.apply(spec(3))
     world.settle()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from etcd_operator.cluster.membership_rules import change_of_membership
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import (
@@ -35,6 +36,7 @@ from support.builders import (
     live,
     observation,
     pod,
+    silent,
     terminated,
     with_answer,
     with_object,
@@ -135,7 +137,7 @@ def test_the_next_learner_is_added_when_the_one_before_has_started() -> None:
     assert first.peer_url == blueprint().peer_url("a-3")
     made = planned(added(seen, "a-3"))
     assert [step.manifest["kind"] for step in made.steps if isinstance(step, Apply)] == ["ConfigMap"]
-    second = the_step(added(seen, "a-3", started=True))
+    second = the_step(with_answer(added(seen, "a-3", started=True), "a-3", learner("a-3")))
     assert isinstance(second, AddMember)
     assert second.member == "a-4"
 
@@ -181,6 +183,29 @@ def test_nobody_is_added_while_a_voter_is_ill() -> None:
     made = planned(down(with_spec(observation(), members=5), "a-1"))
     assert made.steps == ()
     assert "waiting until more voters are well" in made.waiting
+
+
+def adds(seen: Observation) -> list[str]:
+    return [step.member for step in planned(seen).steps if isinstance(step, AddMember)]
+
+
+def test_nobody_is_added_while_a_member_may_tell_the_joiner_who_was_removed() -> None:
+    whole = observation(members=5)
+    seen = removed(whole, "a-2")
+    assert adds(seen) == ["a-2"]
+    assert adds(with_answer(seen, "a-4", replace(seen.answers["a-4"], linearizable=False))) == ["a-2"]
+    for behind in (silent(), replace(seen.answers["a-4"], members=the_list(whole), linearizable=False)):
+        waiting = with_answer(seen, "a-4", behind)
+        assert not adds(waiting)
+        told = change_of_membership(judged(waiting))
+        assert told.endswith("a-2 is to be added; waiting for a-4, which may not know who is a member now")
+
+
+def test_nobody_is_added_while_a_learner_may_tell_the_joiner_who_was_removed() -> None:
+    seen = added(with_spec(observation(), members=5), "a-3", started=True)
+    assert adds(with_answer(seen, "a-3", learner("a-3"))) == ["a-4"]
+    assert not adds(with_answer(seen, "a-3", learner("a-3", applied=-2000)))
+    assert not adds(with_answer(seen, "a-3", silent()))
 
 
 def test_etcds_refusal_leaves_all_else_going() -> None:

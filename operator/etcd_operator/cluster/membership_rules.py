@@ -157,7 +157,7 @@ def add_missing_members(judged: Judged) -> Plan | None:
     Before it starts, a joiner looks up the names of all members in its file, and gives up when the list is not etcd's
     any more. The name of one that has no pod yet does not exist, and that answer is remembered by the name service: two
     that were added together took 16 s to join, one after the other 5 s each (seen). Not while too many voters are ill
-    for etcd, which then refuses.
+    for etcd, which then refuses, nor while somebody could tell the joiner who was a member before.
     """
     missing, through = missing_members(judged), _through(judged)
     if through is None or not missing or _too_few_to_add(judged):
@@ -166,7 +166,7 @@ def add_missing_members(judged: Judged) -> Plan | None:
         return None
     if minor_number(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
         return None
-    if restart_goes_first(judged) or _strangers(judged):
+    if restart_goes_first(judged) or _strangers(judged) or _behind(judged):
         return None
     name = missing[0]
     reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
@@ -180,6 +180,29 @@ def _strangers(judged: Judged) -> list[str]:
     known = {member.listed.id for member in judged.membership.members if member.listed}
     listed = judged.membership.list.members if judged.membership.list else ()
     return [member.name or hex_id(member.id) for member in listed if member.id not in known]
+
+
+def _behind(judged: Judged) -> list[str]:
+    """Members that may not know yet that others were removed.
+
+    A joiner takes its member ID from the first member that answers it, by its peer URL (GetClusterFromRemotePeers and
+    ValidateClusterAndAssignIDs, server/etcdserver): from one that missed a removal, the ID of the member that had the
+    same name before (seen). It would come back as that member without its data, and hang, as nobody else speaks to it.
+    """
+    now = {member.id for member in judged.membership.list.members} if judged.membership.list else set()
+    return [
+        member.name
+        for member in judged.membership.members
+        if member.listed and member.listed.started and not _knows(judged, member, now)
+    ]
+
+
+def _knows(judged: Judged, member: SeenMember, now: set[int]) -> bool:
+    """Whether a member's own list is the newest; a learner, which tells none, has it when it has caught up."""
+    if member.role == "Learner":
+        return is_caught_up(judged, member)
+    answer = member.answer
+    return answer is not None and answer.members is not None and {each.id for each in answer.members.members} == now
 
 
 def restart_goes_first(judged: Judged) -> bool:
@@ -307,6 +330,8 @@ def change_of_membership(judged: Judged) -> str:
         parts.append("waiting until the members have restarted")
     elif missing_members(judged) and (strangers := _strangers(judged)):
         parts.append(f"waiting until {', '.join(strangers)}, which somebody else added to etcd, is removed from it")
+    elif missing_members(judged) and (behind := _behind(judged)):
+        parts.append(f"waiting for {', '.join(behind)}, which may not know who is a member now")
     if parts and judged.seen.refusal:
         parts.append(judged.seen.refusal)
     return "; ".join(parts)
