@@ -20,6 +20,7 @@ from etcd_operator.cluster.records import (
     volume_records,
 )
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
+from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import minor_number
 from etcd_operator.resources import names as n
@@ -198,7 +199,9 @@ def _behind(judged: Judged) -> list[str]:
 
 
 def _knows(judged: Judged, member: SeenMember, now: set[int]) -> bool:
-    """Whether a member's own list is the newest; a learner, which tells none, has it when it has caught up."""
+    """Whether a member's own list is the newest, or it runs nowhere; a learner, which tells none, has it in sync."""
+    if member.pod is None or not is_running(member.pod):
+        return True
     if member.role == "Learner":
         return is_caught_up(judged, member)
     answer = member.answer
