@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from etcd_operator.cluster.records import annotations, is_terminating, timestamp
+from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.resources.names import CERTIFICATES_REFRESHED, FILES_REFRESHED, Manifest
 from etcd_operator.resources.secrets import content
 from model.etcd import Etcd, EtcdExitedError, Process, Volume
@@ -13,6 +14,9 @@ from model.store import PROTECTION, Store
 
 #: A container that ended is started again after this long, and files that changed reach a pod after that long.
 BACK_OFF, MOUNTS_LAG = timedelta(seconds=10), timedelta(seconds=60)
+#: Where pods run; a volume is tied to the node that it was made on.
+MACHINES = tuple(f"n{number}" for number in range(8))
+HOSTNAME = "kubernetes.io/hostname"
 #: The liveness probe ends a process that has not answered for this long.
 HUNG = timedelta(seconds=15)
 
@@ -37,6 +41,8 @@ class Nodes:
     addresses: int = 0
     #: Pods that no node has room for now.
     unplaced: set[str] = field(default_factory=set)
+    #: Volumes that outlived their claim.
+    kept: dict[str, Volume] = field(default_factory=dict)
 
 
 class Controllers:
@@ -47,6 +53,44 @@ class Controllers:
         self.etcd = etcd
         self.nodes = Nodes()
         self._clock = clock
+        for name in MACHINES:
+            store.create({"kind": "Node", "metadata": {"name": name, "labels": {HOSTNAME: name}}})
+            self._say_ready(name, "True")
+
+    # --- machines ----------------------------------------------------------------------------------------------------
+
+    def _say_ready(self, name: str, status: str) -> None:
+        if (node := self.store.get("Node", name)) is not None:
+            node["status"] = {"conditions": [{"type": "Ready", "status": status}]}
+            self.store.touch(node)
+
+    def is_up(self, name: str) -> bool:
+        return (node := self.store.get("Node", name)) is not None and is_ready(node)
+
+    def fail_node(self, name: str) -> None:
+        """A machine dies: what ran on it has ended, and nobody ends its pods."""
+        self._say_ready(name, "Unknown")
+        for pod in self.store.all("Pod"):
+            if pod["spec"].get("nodeName") == name:
+                self.etcd.stop(pod["metadata"]["name"])
+
+    def recover_node(self, name: str) -> None:
+        self._say_ready(name, "True")
+
+    def delete_node(self, name: str) -> None:
+        """The Node object of a dead machine goes for good, with its disks."""
+        if (node := self.store.get("Node", name)) is not None and not is_ready(node):
+            self.store.remove(node)
+
+    def node_of_volume(self, volume: str) -> str:
+        """The machine that a volume is on."""
+        made = self.store.get("PersistentVolume", volume)
+        if made is None:
+            return ""
+        (term,) = made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+        return str(term["matchExpressions"][0]["values"][0])
+
+    # --- controllers -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """One pass of everything."""
@@ -109,8 +153,17 @@ class Controllers:
         claim = self.store.get("PersistentVolumeClaim", f"data-{pod['metadata']['name']}")
         if claim is None or is_terminating(claim) or claim["status"]["phase"] == "Bound":
             return
+        taken = {self.node_of_volume(each["spec"].get("volumeName", "")) for each in self.store.all(claim["kind"])}
+        room = [name for name in MACHINES if self.is_up(name)]
+        if not room:
+            return
         volume = f"pv-{claim['metadata']['uid']}"
         self.nodes.volumes[volume] = Volume()
+        node = next((name for name in room if name not in taken), room[0])
+        expression = {"key": HOSTNAME, "operator": "In", "values": [node]}
+        affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
+        spec = {"nodeAffinity": affinity, "persistentVolumeReclaimPolicy": "Delete"}
+        self.store.create({"kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec})
         claim["spec"] = {**claim["spec"], "volumeName": volume}
         claim["status"] = {"phase": "Bound", "capacity": dict(claim["spec"]["resources"]["requests"])}
         self.store.touch(claim)
@@ -132,6 +185,12 @@ class Controllers:
 
     def _pod(self, pod: Manifest) -> None:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        node = pod["spec"].get("nodeName")
+        if node and self.store.get("Node", node) is None:
+            self.store.remove(pod)
+            return
+        if node and not self.is_up(node):
+            return
         if is_terminating(pod):
             self.etcd.stop(name)
             self.nodes.containers.pop(uid, None)
@@ -157,11 +216,22 @@ class Controllers:
         mounts = self._mounts(pod)
         if mounts is None or self.volume_of(pod["metadata"]["name"]) is None:
             return None
-        if pod["metadata"]["name"] in self.nodes.unplaced:
+        node = self._place(pod)
+        if pod["metadata"]["name"] in self.nodes.unplaced or not self.is_up(node):
             return None
+        pod["spec"] = {**pod["spec"], "nodeName": node}
         container = Container(mounts=mounts, synced_at=self._clock(), refreshed=_touched(pod))
         self.nodes.containers[pod["metadata"]["uid"]] = container
         return container
+
+    def _place(self, pod: Manifest) -> str:
+        """The machine that a pod is for: its volume's, or any that is up where it has none."""
+        if is_in_memory(pod):
+            return next(filter(self.is_up, MACHINES), "")
+        return self.node_of_volume(str((self._claim(pod) or {}).get("spec", {}).get("volumeName", "")))
+
+    def _claim(self, pod: Manifest) -> Manifest | None:
+        return self.store.get("PersistentVolumeClaim", f"data-{pod['metadata']['name']}")
 
     def _is_due(self, pod: Manifest, container: Container) -> bool:
         return _touched(pod) != container.refreshed or self._clock() - container.synced_at >= MOUNTS_LAG

@@ -63,7 +63,13 @@ class StoreKube:
         return _copy(self._store.get(resource.kind, name))
 
     async def list(
-        self, resource: Resource, namespace: str | None, *, labels: Mapping[str, str] | None = None, fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: str = "",
+        most: int | None = None,
     ) -> list[Manifest]:
         self.check()
         self.reads += 1
@@ -89,8 +95,12 @@ class StoreKube:
         *,
         uid: str,
         propagation: Propagation = "Background",
+        grace: int | None = None,
     ) -> bool:
-        return self.write(f"delete {resource.kind}", lambda: self._store.delete(resource.kind, name, uid, propagation))
+        return self.write(
+            f"delete {resource.kind}",
+            lambda: self._store.delete(resource.kind, name, uid, propagation, at_once=grace == 0),
+        )
 
     def write(self, what: str, write: Callable[[], T], failure: Callable[[], Exception] = _unavailable) -> T:
         """Let a write through, or meet its fault; `failure` makes the error that a failed one ends with."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from etcd_operator.api import EtcdClusterSpec
+from model.kubernetes import MACHINES
 from model.operator import Fault
 from model.store import Propagation
 from model.world import World
@@ -37,6 +38,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "bad option": {"options": {"extra": {"no-such-thing": 1}}},
     "no bad option": {"options": {"extra": {}}},
     "label": {"podTemplate": {"metadata": {"labels": {"team": "a"}}}},
+    "no patience": {"healing": {"replaceAfter": "10s"}},
+    "patience": {"healing": {"replaceAfter": "Never"}},
     "pause": {"paused": True},
     "resume": {"paused": False},
 }
@@ -171,6 +174,17 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(pod=PODS)
     def a_claim_is_deleted_by_a_stray_hand(self, pod: str) -> None:
         self.world.lose_claim(pod)
+
+    @precondition(lambda self: not self.storage)  # what is in memory there is no member's any more, in the same pod
+    @rule(node=st.sampled_from(MACHINES[:4]), up=st.booleans())
+    def a_node_dies_or_comes_back(self, node: str, up: bool) -> None:
+        (self.world.kubernetes.recover_node if up else self.world.kubernetes.fail_node)(node)
+
+    @precondition(lambda self: not self.storage and not self.world.damaged and len(self.world.roster.voters) >= 3)
+    @rule(pod=PODS)
+    def a_node_is_lost_for_good(self, pod: str) -> None:
+        if sum(self.world.store.get("Node", node) is None for node in MACHINES) < 3:
+            self.world.lose_node(pod)
 
     # --- people ------------------------------------------------------------------------------------------------------
 

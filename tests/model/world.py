@@ -13,7 +13,7 @@ from etcd_operator.cluster.settled import requested
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, REVISION, Manifest
 from model.etcd import Data, Etcd, Volume
-from model.kubernetes import Controllers, tmpfs_of
+from model.kubernetes import MACHINES, Controllers, tmpfs_of
 from model.membership import Change, History, Roster
 from model.operator import Fault, Operator
 from model.store import ORPHAN, Propagation, Store
@@ -135,6 +135,15 @@ class World:
             volume.directories.clear()
             self.damaged = self.damaged or not self._can_heal()
 
+    def lose_node(self, pod: str) -> None:
+        """The machine of a member dies, and somebody deletes its Node object."""
+        claim = self.store.get(CLAIM, f"data-{pod}")
+        if claim is not None and (node := self.kubernetes.node_of_volume(claim["spec"].get("volumeName", ""))):
+            self.kubernetes.fail_node(node)
+            self.kubernetes.delete_node(node)
+            self.damaged = self.damaged or not self._can_heal()
+        self.check()
+
     def lose_claim(self, pod: str) -> None:
         """A stray hand deletes the claim of a member, and its pod with it; the volume goes when the pod has gone."""
         if (claim := self.store.get(CLAIM, f"data-{pod}")) is not None:
@@ -176,8 +185,13 @@ class World:
         """Those on volumes that are there to stay."""
         doomed = {claim["spec"].get("volumeName") for claim in self.store.all(CLAIM) if is_terminating(claim)}
         doomed |= {tmpfs_of(pod) for pod in self.store.all("Pod") if is_terminating(pod)}
+        doomed |= {each["metadata"]["name"] for each in self.store.all("PersistentVolume") if self._is_stranded(each)}
         kept = (volume for name, volume in self.kubernetes.nodes.volumes.items() if name not in doomed)
         return self._of_voters(data for volume in kept for data in volume.directories.values())
+
+    def _is_stranded(self, volume: Manifest) -> bool:
+        """Whether a volume was on a machine that is gone for good."""
+        return self.store.get("Node", self.kubernetes.node_of_volume(volume["metadata"]["name"])) is None
 
     def _can_heal(self) -> bool:
         """A member that lost its data is replaced, as long as the voters that have theirs are a quorum."""
@@ -271,7 +285,10 @@ class World:
         living = self.cluster["metadata"]["uid"] if self.cluster is not None and alive else ""
         if owner_uids(manifest) and living not in owner_uids(manifest):
             return
-        volume = self.kubernetes.nodes.volumes.get(manifest["spec"].get("volumeName", ""), Volume())
+        name = manifest["spec"].get("volumeName", "")
+        if self._is_retained(name):
+            return
+        volume = self.kubernetes.nodes.volumes.get(name, Volume())
         asked = alive and self.spec.storage.deletion_policy == "Delete"
         counts = self.roster.voters if asked else self.history.ever_voted
         for data in volume.directories.values():
@@ -301,6 +318,10 @@ class World:
         volume = self.kubernetes.nodes.volumes.get(tmpfs_of(pod), Volume())
         return bool(self._of_voters(volume.directories.values()))
 
+    def _is_retained(self, volume: str) -> bool:
+        made = self.store.get("PersistentVolume", volume)
+        return made is not None and made["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+
     def _on_gone(self, manifest: Manifest) -> None:
         """A claim takes its volume along; volumes that went on request take the claim to their data along."""
         if manifest["kind"] == "Pod" and self._holds_in_memory(manifest):
@@ -311,7 +332,12 @@ class World:
             self.damaged = self.damaged and ORPHAN in manifest["metadata"].get("finalizers", [])
         if manifest["kind"] != CLAIM:
             return
-        volume = self.kubernetes.nodes.volumes.pop(manifest["spec"].get("volumeName", ""), None) or Volume()
+        name = manifest["spec"].get("volumeName", "")
+        volume = self.kubernetes.nodes.volumes.pop(name, None) or Volume()
+        if self._is_retained(name):
+            self.kubernetes.nodes.kept[name] = volume
+        elif (made := self.store.get("PersistentVolume", name)) is not None:
+            self.store.remove(made)
         if not self._of_voters(volume.directories.values()):
             return
         left = self._voters_with_data()
@@ -329,6 +355,8 @@ class World:
         self.etcd.kill_at_first_write = False
         self.etcd.unsettled = 0
         self.kubernetes.nodes.unplaced.clear()
+        for node in MACHINES:
+            self.kubernetes.recover_node(node)
         quiet = 0
         for _ in range(PATIENCE):
             before = self.store.version

@@ -154,3 +154,14 @@ def test_the_samples_can_be_read(sample: Path) -> None:
     cluster = EtcdCluster.model_validate(manifest)
     assert cluster.metadata.name == manifest["metadata"]["name"]
     assert cluster.spec.members == manifest["spec"]["members"]
+
+
+@pytest.mark.parametrize(("text", "patience"), [("5m", 300.0), ("1h30m", 5400.0), ("Never", None)])
+def test_how_long_a_member_may_stay_away(text: str, patience: float | None) -> None:
+    found = EtcdClusterSpec.model_validate({"healing": {"replaceAfter": text}}).healing.patience
+    assert (found.total_seconds() if found else None) == patience
+
+
+def test_a_time_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no duration"):
+        EtcdClusterSpec.model_validate({"healing": {"replaceAfter": "soon"}})

@@ -201,9 +201,13 @@ def test_a_learner_is_no_voter() -> None:
     assert found.ailing == ()
 
 
-def test_a_corruption_alarm_is_an_ailment_though_all_answer() -> None:
-    seen = with_answer(observation(), "a-1", answer(PLAN, "a-1", errors=("alarm:CORRUPT ",)))
-    assert member(seen).why == "etcd raised its corruption alarm"
+def test_a_corruption_alarm_is_an_ailment_of_the_member_that_it_names() -> None:
+    own, nobody = f"memberID:{0x11}  alarm:CORRUPT", "alarm:CORRUPT "
+    assert member(with_answer(observation(), "a-1", answer(PLAN, "a-1", errors=(own,)))).why
+    for name, error in (("a-1", nobody), ("a-0", own)):
+        seen = with_answer(observation(), name, answer(PLAN, name, errors=(error,)))
+        assert all(each.healthy for each in judged(seen).membership.members)
+        assert judged(seen).membership.alarmed
 
 
 def test_a_crash_is_told_by_its_cause() -> None:

@@ -42,7 +42,9 @@ class ReadsSideBySide:
 
 def test_pods_that_were_orphaned_while_they_were_read_are_still_the_clusters() -> None:
     kube = ReadsSideBySide()
-    observer = Observer(kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    observer = Observer(
+        kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
+    )
     picture = asyncio.run(observer.picture("ns", "a", None))
     assert picture is not None
     assert sorted(picture.objects.pods) == ["a-0", "a-1", "a-2"]
@@ -60,7 +62,9 @@ def test_what_was_said_of_a_pod_before_it_last_became_ready_is_overcome() -> Non
         async def list(self, *_: Any, **__: Any) -> list[Manifest]:
             return [{"metadata": {}, **event} for event in (before, after)]
 
-    observer = Observer(kube=cast(Kube, Events()), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    observer = Observer(
+        kube=cast(Kube, Events()), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
+    )
     told = asyncio.run(observer._complaints("ns", "a", Objects(pods={"a-1": going})))
     assert [complaint.reason for complaint in told] == ["FailedMount"]
 
@@ -77,7 +81,9 @@ class Unlabelled(ReadsSideBySide):
 def test_a_pod_without_its_label_is_not_gone_where_that_would_prove_its_data_lost(medium: str, seen: list[str]) -> None:
     kube = Unlabelled(medium)
     kube.unlabelled = {"a-1"}
-    observer = Observer(kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local")
+    observer = Observer(
+        kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
+    )
     picture = asyncio.run(observer.picture("ns", "a", None))
     assert picture is not None
     assert sorted(picture.objects.pods) == seen

@@ -7,7 +7,7 @@ import pytest
 
 from etcd_operator.etcd.client import EtcdClient, _target
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, TLSIdentity
+from etcd_operator.etcd.model import Endpoint, MemberReport, TLSIdentity
 from etcd_operator.etcd.probe import ask
 
 
@@ -74,3 +74,31 @@ async def test_nobody_to_ask_is_no_answer() -> None:
 def test_keys_stay_out_of_logs() -> None:
     identity = TLSIdentity(ca=b"ca", cert=b"cert", key=b"-----SECRET")
     assert "SECRET" not in repr(Endpoint(address="a:1", tls=identity))
+
+
+@pytest.mark.parametrize(
+    ("error", "alarms"),
+    [
+        ("memberID:10501334649042878790 alarm:CORRUPT ", [(10501334649042878790, "CORRUPT")]),  # 3.5 and 3.6
+        ("memberID:17  alarm:NOSPACE", [(17, "NOSPACE")]),  # 3.7, whose white space is not fixed
+        ("alarm:CORRUPT", [(0, "CORRUPT")]),
+        ("memberID:17 alarm:7", [(17, "OTHER")]),
+        ("etcdserver: no leader", []),
+    ],
+)
+def test_alarms_are_read_from_what_a_member_says(error: str, alarms: list[tuple[int, str]]) -> None:
+    report = MemberReport(
+        cluster_id=1,
+        member_id=2,
+        version="3.7.3",
+        leader_id=2,
+        is_learner=False,
+        raft_index=1,
+        raft_applied_index=1,
+        raft_term=1,
+        revision=1,
+        db_size=1,
+        db_size_in_use=1,
+        errors=(error,),
+    )
+    assert [(alarm.member_id, alarm.kind) for alarm in report.alarms] == alarms

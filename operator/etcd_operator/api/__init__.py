@@ -16,6 +16,7 @@ from etcd_operator.api.etcdcluster import (
     ResourceRequirements,
     StorageSpec,
 )
+from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
 from etcd_operator.api.etcdcluster_recovery import QuorumLost, RecoverySpec, RecoveryStatus
 from etcd_operator.api.etcdcluster_status import Bootstrap, Endpoints, EtcdClusterStatus, MemberStatus
@@ -41,6 +42,7 @@ __all__ = [
     "EtcdClusterSpec",
     "EtcdClusterStatus",
     "EtcdOptions",
+    "HealingSpec",
     "ImageSpec",
     "LocalObjectReference",
     "MemberStatus",

@@ -19,6 +19,7 @@ from etcd_operator.api.base import (
     ObjectMeta,
     Rule,
 )
+from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import EtcdOptions
 from etcd_operator.api.etcdcluster_recovery import RecoverySpec
 from etcd_operator.api.etcdcluster_status import EtcdClusterStatus
@@ -213,6 +214,8 @@ class EtcdClusterSpec(ApiModel):
     """What the members' pods should have beyond what the operator gives them: labels, a node selector,
     tolerations, more containers.
     """
+    healing: HealingSpec = Field(default_factory=HealingSpec)
+    """When a member is replaced by a new one."""
     recovery: RecoverySpec = Field(default_factory=RecoverySpec)
     """How to go on after the quorum was lost for good."""
     paused: bool = False

@@ -37,6 +37,13 @@ class MemberStatus(ApiModel):
     """The node that the member runs on."""
     reason: str | None = None
     """Why the member is not healthy."""
+    unwell_since: Time | None = None
+    """Since when the member has been unwell without a break: what spec.healing.replaceAfter counts from.
+
+    Absent for members that a replacement would not cure. Times in which the operator saw no quorum do not count.
+    """
+    unwell_until: Time | None = None
+    """Up to when that is written down; it moves in steps of a tenth of replaceAfter."""
 
 
 class Endpoints(ApiModel):

@@ -21,6 +21,7 @@ from etcd_operator.cluster.steps import (
     Annotate,
     Apply,
     Delete,
+    DisarmAlarm,
     EtcdStep,
     GrowVolume,
     IssueAuthority,
@@ -29,6 +30,7 @@ from etcd_operator.cluster.steps import (
     PromoteMember,
     RecordBootstrap,
     RemoveMember,
+    RetainVolume,
     SetOwner,
     Step,
 )
@@ -37,7 +39,7 @@ from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
 from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
-from etcd_operator.kube.resources import PODS, PVCS, STATEFULSETS, Resource, resource_of
+from etcd_operator.kube.resources import PODS, PVCS, PVS, STATEFULSETS, Resource, resource_of
 from etcd_operator.pki import issue, new_authority
 from etcd_operator.resources.compare import is_satisfied
 from etcd_operator.resources.names import CLUSTER_LABEL, DIGEST, GROUP, Manifest
@@ -101,10 +103,13 @@ async def _step(hands: Hands, cluster: EtcdCluster, raw: Manifest, step: Step, a
         case SetOwner():
             await _set_owner(kube, namespace, step)
         case Delete():
-            await kube.delete(RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=step.propagation)
+            await _delete(kube, namespace, step)
         case GrowVolume():
             await _grow(hands, namespace, step)
-        case AddMember() | RemoveMember() | PromoteMember() | MoveLeader():
+        case RetainVolume():
+            spec = {"metadata": {"uid": step.uid}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+            await kube.patch(PVS, None, step.volume, spec, kind="merge")
+        case AddMember() | RemoveMember() | PromoteMember() | MoveLeader() | DisarmAlarm():
             await _tell_etcd(hands, step)
         case _:
             assert_never(step)
@@ -131,6 +136,8 @@ async def _tell_etcd(hands: Hands, step: EtcdStep) -> None:
             await hands.etcd.member_promote(endpoint, step.member_id)
         case MoveLeader():
             await hands.etcd.move_leader(endpoint, step.member_id)
+        case DisarmAlarm():
+            await hands.etcd.disarm(endpoint, step.alarm)
         case _:
             assert_never(step)
 
@@ -210,6 +217,13 @@ def status_manifest(raw: Manifest, status: Manifest) -> Manifest:
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
         "status": status,
     }
+
+
+async def _delete(kube: Kube, namespace: str, step: Delete) -> None:
+    grace = 0 if step.at_once else None
+    await kube.delete(
+        RESOURCES[step.kind], namespace, step.name, uid=step.uid, propagation=step.propagation, grace=grace
+    )
 
 
 async def _annotate(kube: Kube, namespace: str, step: Annotate) -> None:

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from etcd_operator.cluster.certificates import lost_authorities
+from etcd_operator.cluster.corruption_rules import corruption
 from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
-from etcd_operator.cluster.membership_rules import change_of_membership
+from etcd_operator.cluster.membership_rules import change_of_membership, wanted_members
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.recovery import is_rebuilding, loses, way_out
@@ -21,6 +22,7 @@ from etcd_operator.cluster.restart_rules import RESTARTING, is_restarting, resta
 from etcd_operator.cluster.rotation_rules import expiry, rotation_under_way
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
+from etcd_operator.cluster.unwell import replacement_due, whereabouts
 
 #: How long members may take to come up on kept volumes before a missing quorum is told as a lost one.
 START = timedelta(seconds=60)
@@ -64,6 +66,8 @@ def available(judged: Judged) -> Told:
     if _is_starting(judged):
         message = f"{members.answering} of {len(members.members)} members answer; they start on volumes that were kept"
         return _told("Available", "False", "Starting", message)
+    if members.quorum is Quorum.HEALTHY and (differ := corruption(judged)):
+        return _told("Available", "False", "CorruptionAlarm", differ)
     match members.quorum:
         case Quorum.HEALTHY:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
@@ -237,9 +241,10 @@ def degraded(judged: Judged) -> Told:
         return _told("Degraded", "True", "AuthorityLost", message)
     if late := expiry(judged):
         return _told("Degraded", "True", "CertificateExpires", late)
+    if differ := corruption(judged):
+        return _told("Degraded", "True", "CorruptionAlarm", differ)
     if ailing := tuple(member for member in judged.membership.ailing if not _restarts_as_planned(judged, member)):
-        message = "; ".join(m.trouble.message if m.trouble else f"{m.name}: {m.why}" for m in ailing)
-        return _told("Degraded", "True", "MembersUnhealthy", message)
+        return _told("Degraded", "True", "MembersUnhealthy", "; ".join(_ailment(judged, each) for each in ailing))
     voters, size = judged.membership.voter_count, judged.seen.cluster.spec.members
     if voters % 2 == 0 and voters < size and judged.membership.list is not None:
         message = f"{voters} of {size} members vote until the next one has joined or left"
@@ -251,6 +256,14 @@ def degraded(judged: Judged) -> Told:
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)
     return _told("Degraded", "False", "AllHealthy", _all_healthy(len(judged.membership.members)))
+
+
+def _ailment(judged: Judged, member: SeenMember) -> str:
+    told, due = member.trouble.message if member.trouble else f"{member.name}: {member.why}", None
+    told += whereabouts(judged, member)
+    if member.name in wanted_members(judged):
+        due = replacement_due(judged, member)
+    return f"{told}; a new member takes its place unless it is back by {due:%Y-%m-%dT%H:%M:%SZ}" if due else told
 
 
 def _restarts_as_planned(judged: Judged, member: SeenMember) -> bool:
@@ -303,6 +316,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
             return f"Quorum lost: {silent} down" if silent else f"No leader among {down}"
         case Quorum.UNKNOWN:
             return f"Unknown: {down} silent"
+    if members.alarmed:
+        return "No writes: the members' data differs"
     if missing := _missing_access(judged):
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:

@@ -75,7 +75,8 @@ class EtcdClusterController:
         self._events = events
         domain = settings.cluster_domain or cluster_domain()
         self._etcd = EtcdClient(count=on_etcd_call)
-        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain)
+        everywhere = not settings.watch_namespaces
+        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain, everywhere=everywhere)
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()
@@ -96,7 +97,7 @@ class EtcdClusterController:
         picture = kept or await self._look(key)
         if picture is None:
             return self._forget(key)
-        judged, decided = await self._judge(key, picture)
+        judged, decided = await self._judge(key, picture, anew=kept is None)
         if kept and (decided.steps or self._differs(picture, judged, Outcome(plan=decided))):
             picture = await self._look(key)
             if picture is None:
@@ -142,12 +143,12 @@ class EtcdClusterController:
         return self._next_look(key, judged, decided)
 
     async def _judge(
-        self, key: Key, picture: Picture, answers: Mapping[str, Answer] | None = None
+        self, key: Key, picture: Picture, answers: Mapping[str, Answer] | None = None, *, anew: bool = True
     ) -> tuple[Judged, Plan]:
         until, refusal = self._refusals.get(key, (0.0, ""))
         refusal = refusal if monotonic() < until else ""
         accepted, resizes = self._accepted.get(key, {}), self._resizes.get(key, {})
-        seen = await self._observer.observation(picture, accepted, answers, refusal, resizes)
+        seen = await self._observer.observation(picture, accepted, answers, refusal, resizes, anew=anew)
         judged = Judged.of(seen)
         return judged, plan(judged)
 

@@ -12,7 +12,7 @@ from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.roster import member_list
 from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble, refused_pods
-from etcd_operator.etcd.model import Answer, Member, MemberList, hex_id
+from etcd_operator.etcd.model import Alarm, AlarmKind, Answer, Member, MemberList, hex_id
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
 
@@ -102,6 +102,17 @@ class Membership:
     def survives_with(self, promoted: SeenMember) -> bool:
         """Whether a quorum of the voters, this learner among them, would be healthy (invariant 1)."""
         return promoted.healthy and len(self.healthy) + 1 >= (self.voter_count + 1) // 2 + 1
+
+    @property
+    def alarms(self) -> frozenset[Alarm]:
+        """The alarms that are raised, as members tell that a quorum answers; a member that lags may not know yet."""
+        reports = [m.answer.status for m in self.members if m.answer and m.answer.linearizable and m.answer.status]
+        return frozenset(alarm for report in reports for alarm in report.alarms)
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether etcd refuses writes, as the data of members differs."""
+        return any(alarm.kind is AlarmKind.CORRUPT for alarm in self.alarms)
 
     @property
     def answering(self) -> int:
@@ -212,8 +223,8 @@ def _why(
         return trouble.reason if trouble else starting
     if answer.status and listed and answer.status.member_id != listed.id:
         return "it still runs as the member that was removed"
-    if answer.status and any("CORRUPT" in error for error in answer.status.errors):
-        return "etcd raised its corruption alarm"
+    if answer.status and any(_is_corrupt(alarm, answer.status.member_id) for alarm in answer.status.alarms):
+        return "etcd found that its data differs from that of the others"
     if answer.linearizable:
         return ""
     if listed and listed.is_learner and answer.status:
@@ -223,6 +234,10 @@ def _why(
     if answer.status and not answer.status.leader_id:
         return "it has no leader"
     return answer.error.message if answer.error else "it cannot reach a quorum"
+
+
+def _is_corrupt(alarm: Alarm, member_id: int) -> bool:
+    return alarm.kind is AlarmKind.CORRUPT and alarm.member_id == member_id
 
 
 def _is_down(pod: Manifest | None, answer: Answer | None) -> bool:

@@ -52,7 +52,7 @@ def surplus_members(judged: Judged) -> tuple[SeenMember, ...]:
     return tuple(member for member in judged.membership.members if member.listed and member.name not in wanted)
 
 
-def _through(judged: Judged) -> SeenMember | None:
+def told_through(judged: Judged) -> SeenMember | None:
     """The member to tell etcd a change through; `None` unless a quorum confirmed the list of this look.
 
     Also `None` for the moment after etcd refused a change, so that all else goes on meanwhile.
@@ -69,9 +69,18 @@ def replace_member_without_data(judged: Judged) -> Plan | None:
         reason = _data_gone(judged, member)
         if not reason or member.name not in wanted_members(judged) or (member.healthy and _is_incomplete(judged)):
             continue
-        if plan := removal(judged, member, (), reason):
+        if plan := removal(judged, member, (), reason + kept_data(judged, member)):
             return plan
     return None
+
+
+def kept_data(judged: Judged, member: SeenMember) -> str:
+    """Where the old data of a member that is replaced stays, if it is anywhere, for the event about it."""
+    claim = judged.seen.objects.claims.get(judged.blueprint.names.claim(member.name))
+    gone = member.trouble is not None and member.trouble.reason == "DataMissing"
+    if claim is None or gone or is_terminating(claim) or claim.get("status", {}).get("phase") != "Bound":
+        return ""
+    return f"; its old directory {judged.blueprint.seat(member.name).incarnation} stays on {claim['metadata']['name']}"
 
 
 def _is_incomplete(judged: Judged) -> bool:
@@ -122,7 +131,7 @@ def remove_members_scaled_away(judged: Judged) -> Plan | None:
 
 def removal(judged: Judged, member: SeenMember, surplus: Sequence[SeenMember], reason: str) -> Plan | None:
     """Remove a member, the lead first moved off it; `None` where the voters that remain would be no healthy quorum."""
-    members, through = judged.membership, _through(judged)
+    members, through = judged.membership, told_through(judged)
     if through is None or member.listed is None:
         return None
     if member.role == "Voter" and not members.survives_without(member):
@@ -160,14 +169,14 @@ def add_missing_members(judged: Judged) -> Plan | None:
     that were added together took 16 s to join, one after the other 5 s each (seen). Not while too many voters are ill
     for etcd, which then refuses, nor while somebody could tell the joiner who was a member before.
     """
-    missing, through = missing_members(judged), _through(judged)
+    missing, through = missing_members(judged), told_through(judged)
     if through is None or not missing or _too_few_to_add(judged):
         return None
     if any(_is_joining(judged, member) and not member.trouble for member in judged.membership.members):
         return None
     if minor_number(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
         return None
-    if restart_goes_first(judged) or _strangers(judged) or _behind(judged):
+    if restart_goes_first(judged) or _strangers(judged) or behind(judged):
         return None
     name = missing[0]
     reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
@@ -183,7 +192,7 @@ def _strangers(judged: Judged) -> list[str]:
     return [member.name or hex_id(member.id) for member in listed if member.id not in known]
 
 
-def _behind(judged: Judged) -> list[str]:
+def behind(judged: Judged) -> list[str]:
     """Members that may not know yet that others were removed.
 
     A joiner takes its member ID from the first member that answers it, by its peer URL (GetClusterFromRemotePeers and
@@ -200,10 +209,10 @@ def _behind(judged: Judged) -> list[str]:
 
 def _knows(judged: Judged, member: SeenMember, now: set[int]) -> bool:
     """Whether a member's own list is the newest, or it runs nowhere; a learner, which tells none, has it in sync."""
-    if member.pod is None or not is_running(member.pod):
-        return True
     if member.role == "Learner":
         return is_caught_up(judged, member)
+    if member.pod is None or not is_running(member.pod):
+        return True
     answer = member.answer
     return answer is not None and answer.members is not None and {each.id for each in answer.members.members} == now
 
@@ -249,7 +258,7 @@ def _is_older(judged: Judged, member: SeenMember) -> bool:
 
 def promote_learners(judged: Judged) -> Plan | None:
     """Make a voter of a learner that has caught up, once its own file is the fuse: then its votes cannot be lost."""
-    through = _through(judged)
+    through = told_through(judged)
     for member in judged.membership.learners:
         pod, fuse = member.pod, judged.blueprint.refreshed(member.name)
         if through is None or member.listed is None or member.name not in wanted_members(judged):
@@ -277,7 +286,7 @@ def retire_volumes_of_removed_members(judged: Judged) -> Plan | None:
 
     Only once etcd's own list has no such member; what holds the data of another etcd cluster is never touched.
     """
-    if _through(judged) is None or missing_members(judged):
+    if told_through(judged) is None or missing_members(judged):
         return None
     listed = {member.name for member in judged.membership.members if member.listed}
     steps = [
@@ -333,8 +342,8 @@ def change_of_membership(judged: Judged) -> str:
         parts.append("waiting until the members have restarted")
     elif missing_members(judged) and (strangers := _strangers(judged)):
         parts.append(f"waiting until {', '.join(strangers)}, which somebody else added to etcd, is removed from it")
-    elif missing_members(judged) and (behind := _behind(judged)):
-        parts.append(f"waiting for {', '.join(behind)}, which may not know who is a member now")
+    elif missing_members(judged) and (late := behind(judged)):
+        parts.append(f"waiting for {', '.join(late)}, which may not know who is a member now")
     if parts and judged.seen.refusal:
         parts.append(judged.seen.refusal)
     return "; ".join(parts)

@@ -7,9 +7,10 @@ have vanished since: an authority's key exists nowhere else.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 
 from etcd_operator.api import EtcdCluster
-from etcd_operator.etcd.model import Answer, Handshake
+from etcd_operator.etcd.model import Answer, Handshake, KeyHash
 from etcd_operator.resources.names import DIGEST, Manifest, Names
 from etcd_operator.resources.secrets import Side
 
@@ -54,6 +55,30 @@ class Complaint:
     message: str
 
 
+class Nodes(Enum):
+    """What there is of the nodes that something is tied to."""
+
+    READY = "ready"  # at least one; also where it is tied to none
+    NOT_READY = "not ready"
+    GONE = "gone"  # no Node object is left of any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a member's volume can be mounted (`home`), and where its pod is (`node`); `None`: not known.
+
+    `volume` and `uid` are those of the PersistentVolume, `homes` names the nodes that it is tied to, `retained` tells
+    whether it outlives its claim.
+    """
+
+    volume: str = ""
+    uid: str = ""
+    retained: bool = False
+    home: Nodes | None = None
+    homes: str = ""
+    node: Nodes | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResizeRefusal:
     """What the API server said when a claim was to ask for `size`, and when it said it."""
@@ -73,6 +98,10 @@ class Observation:
     objects: Objects
     answers: Mapping[str, Answer] = field(default_factory=dict)
     complaints: tuple[Complaint, ...] = ()
+    #: By member, of those whose pods are not well; empty where the operator may not read nodes and volumes.
+    places: Mapping[str, Place] = field(default_factory=dict)
+    #: By member, at one revision: asked only while etcd's corruption alarm is raised; `None` while they are computed.
+    hashes: Mapping[str, KeyHash] | None = field(default_factory=dict)
     remembered: Named = field(default_factory=dict)
     #: Objects that the API server keeps otherwise than they were applied, by kind and name: the digest of what was
     #: wanted, and the state that came of it. Applying them again would change nothing.

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from etcd_operator.api import EtcdCluster
 from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
-from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, ResizeRefusal
+from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
+from etcd_operator.cluster.places import Places
 from etcd_operator.cluster.records import owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.handshake import shake_hands
-from etcd_operator.etcd.model import Answer, Endpoint, Handshake
-from etcd_operator.etcd.probe import ask
+from etcd_operator.etcd.model import AlarmKind, Answer, Endpoint, Handshake, KeyHash
+from etcd_operator.etcd.probe import ask, compare
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
@@ -46,6 +47,8 @@ from etcd_operator.resources.secrets import Side, content
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
 #: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.
 ANSWER_WITHIN, ROUND_WITHIN = 1.5, 3.5
+#: Seconds that members may take to hash all their keys: gigabytes, from a disk.
+COMPARED_WITHIN = 60.0
 #: Seconds for which members that answer may be without a leader before that is told as a lost quorum: an election
 #: after a leader's death takes one to two election timeouts, a second each by default.
 ELECTION_WITHIN = 2.2
@@ -69,11 +72,15 @@ class Picture:
 class Observer:
     """Reads clusters for one operator."""
 
-    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str) -> None:
+    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool) -> None:
+        """`everywhere`: the operator was installed for all namespaces, and may read what is in none."""
         self._kube = kube
         self._etcd = etcd
         self._domain = domain
         self._identities = Identities()
+        self._places = Places(kube, allowed=everywhere)
+        #: By cluster: for which alarms and members the keys were compared, and what came of it.
+        self._compared: dict[tuple[str, str], tuple[object, asyncio.Task[dict[str, KeyHash]]]] = {}
 
     async def picture(self, namespace: str, name: str, before: Picture | None) -> Picture | None:
         """Everything that Kubernetes has of the cluster; `None` when there is no such EtcdCluster, or it is going."""
@@ -106,20 +113,28 @@ class Observer:
         answers: Mapping[str, Answer] | None = None,
         refusal: str = "",
         resizes: Mapping[str, ResizeRefusal] | None = None,
+        *,
+        anew: bool = True,
     ) -> Observation:
-        """The picture together with what the members answer now, or with `answers` that they gave a moment ago."""
+        """The picture together with what the members answer now, or with `answers` that they gave a moment ago.
+
+        `anew`: the picture is of this very moment, and what else is read of Kubernetes is to be.
+        """
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
-        asked = self._answers(picture) if answers is None else _given(answers)
-        answered, handshakes = await asyncio.gather(asked, self._handshakes(picture, now))
+        places, told, handshakes = await asyncio.gather(
+            self._look_up(names, picture, anew=anew), self._told(picture, answers), self._handshakes(picture, now)
+        )
         return Observation(
             at=now,
             cluster=picture.cluster,
             names=names,
             objects=picture.objects,
-            answers=answered,
+            answers=told,
             handshakes=handshakes,
             complaints=picture.complaints,
+            places=places,
+            hashes=await self._compare(picture, told),
             remembered=picture.remembered,
             accepted=accepted,
             refusal=refusal,
@@ -212,6 +227,40 @@ class Observer:
             if at >= since
         ]
 
+    async def _look_up(self, names: Names, picture: Picture, *, anew: bool) -> Mapping[str, Place]:
+        """Where the members that are not well could run; of a cluster that is still being made nobody asks."""
+        if picture.cluster.status.bootstrap is None:
+            return {}
+        return await self._places.of(names, picture.objects, anew=anew)
+
+    async def _told(self, picture: Picture, answers: Mapping[str, Answer] | None) -> Mapping[str, Answer]:
+        return await self._answers(picture) if answers is None else answers
+
+    async def _compare(self, picture: Picture, answers: Mapping[str, Answer]) -> Mapping[str, KeyHash] | None:
+        """The hashes of the members' keys, while etcd's corruption alarm is raised; asked once for each such alarm.
+
+        Nobody writes meanwhile. Hashing all keys may take longer than a look, and is not repeated before something
+        changed.
+        """
+        key = (picture.cluster.metadata.namespace, picture.cluster.metadata.name)
+        reports = {name: each.status for name, each in answers.items() if each.status and not each.status.is_learner}
+        alarms = {alarm for each in reports.values() for alarm in each.alarms if alarm.kind is AlarmKind.CORRUPT}
+        asked = (frozenset(alarms), frozenset(each.member_id for each in reports.values()))
+        known = self._compared.get(key)
+        if known is not None and known[0] != asked:
+            known[1].cancel()
+            del self._compared[key]
+        if not alarms:
+            return {}
+        if key not in self._compared:
+            revision = sorted(each.revision for each in reports.values())[(len(reports) - 1) // 2]
+            endpoints = {name: each for name, each in self.endpoints(picture).items() if name in reports}
+            hashing = compare(self._etcd, endpoints, revision, timeout=COMPARED_WITHIN)
+            self._compared[key] = (asked, asyncio.create_task(hashing))
+        task = self._compared[key][1]
+        await asyncio.wait({task}, timeout=1.0)
+        return task.result() if task.done() else None
+
     async def _answers(self, picture: Picture) -> Mapping[str, Answer]:
         starting = {name for name, pod in picture.objects.pods.items() if not etcd_container(pod).get("started")}
         return await ask(
@@ -255,10 +304,6 @@ class Observer:
             server_name, who = (names.host(name), identity) if tls else (None, None)
             endpoints[name] = Endpoint(address=_address(address), server_name=server_name, tls=who)
         return endpoints
-
-
-async def _given(answers: Mapping[str, Answer]) -> Mapping[str, Answer]:
-    return answers
 
 
 def _address(ip: str, port: int = CLIENT_PORT) -> str:

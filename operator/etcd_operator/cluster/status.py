@@ -11,6 +11,7 @@ from etcd_operator.cluster.conditions import Outcome, Told, available, degraded,
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.recovery import named_loss, told_recovery
+from etcd_operator.cluster.unwell import unwell
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import version_number
 from etcd_operator.resources.names import CLUSTER_LABEL
@@ -60,7 +61,7 @@ def _without_drift(told: dict[str, Any]) -> dict[str, Any]:
 
 def _member(judged: Judged, member: SeenMember) -> MemberStatus:
     report = member.answer.status if member.answer else None
-    leader = judged.membership.leader
+    leader, count = judged.membership.leader, unwell(judged, member)
     return MemberStatus(
         name=member.name,
         id=hex_id(member.listed.id) if member.listed else None,
@@ -72,6 +73,8 @@ def _member(judged: Judged, member: SeenMember) -> MemberStatus:
         db_in_use=Quantity.from_bytes(report.db_size_in_use) if report else None,
         node=member.node,
         reason=member.why or None,
+        unwell_since=count.since if count else None,
+        unwell_until=count.until if count else None,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from etcd_operator.cluster.authority import HeldAuthority
+from etcd_operator.etcd.model import Alarm
 from etcd_operator.pki import Authority
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
@@ -90,6 +91,8 @@ class Delete:
     uid: str
     reason: str
     propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+    #: The object alone, without asking the kubelet whether the pod's processes have ended.
+    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +102,15 @@ class GrowVolume:
     claim: str
     uid: str
     size: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetainVolume:
+    """Make a PersistentVolume outlive its claim."""
+
+    volume: str
+    uid: str
     reason: str
 
 
@@ -142,8 +154,19 @@ class MoveLeader:
     reason: str
 
 
-EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader
-Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | SetOwner | Delete | GrowVolume | EtcdStep
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DisarmAlarm:
+    """Take back an alarm; `member` is whose it is, in hex."""
+
+    member: str
+    alarm: Alarm
+    through: str
+    reason: str
+
+
+EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader | DisarmAlarm
+VolumeStep = GrowVolume | RetainVolume | SetOwner
+Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | Delete | VolumeStep | EtcdStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

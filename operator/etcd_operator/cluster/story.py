@@ -13,6 +13,7 @@ from etcd_operator.cluster.steps import (
     Annotate,
     Apply,
     Delete,
+    DisarmAlarm,
     IssueAuthority,
     IssueLeaf,
     MoveLeader,
@@ -20,6 +21,7 @@ from etcd_operator.cluster.steps import (
     PromoteMember,
     RecordBootstrap,
     RemoveMember,
+    RetainVolume,
     SetOwner,
 )
 
@@ -58,6 +60,13 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
                 tales.append(_tale("PromotingMember", f"learner {step.member} becomes a voter: {step.reason}"))
             case MoveLeader():
                 tales.append(_tale("MovingLeader", f"{step.member} is to lead: {step.reason}"))
+            case DisarmAlarm():
+                told = f"disarming the alarm {step.alarm.kind} of member {step.member}: {step.reason}"
+                tales.append(_tale("DisarmingAlarm", told))
+            case RetainVolume():
+                tales.append(
+                    _tale("KeepingVolume", f"PersistentVolume {step.volume} outlives its claim: {step.reason}")
+                )
             case SetOwner():
                 tales.append(
                     Tale(type="Normal", reason="Applying", message=f"PersistentVolumeClaim {step.claim}: {step.reason}")

@@ -4,6 +4,7 @@ Pure data: no gRPC or protobuf type may appear here, so that nothing outside `cl
 Identities are integers, as etcd keeps them; people see them in hex, see `hex_id`.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,6 +44,22 @@ class Endpoint:
     tls: TLSIdentity | None = None
 
 
+class AlarmKind(StrEnum):
+    """What an alarm is about; OTHER is one that a newer etcd may invent."""
+
+    NOSPACE = "NOSPACE"
+    CORRUPT = "CORRUPT"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alarm:
+    """An alarm that a member raised; it stays, for the whole cluster, until it is disarmed."""
+
+    member_id: int
+    kind: AlarmKind
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemberReport:
     """One member's answer to Status. It answers alone, also without a leader, so it proves no quorum.
@@ -72,6 +89,23 @@ class MemberReport:
     def is_leader(self) -> bool:
         """Whether the member believes that it leads."""
         return self.leader_id == self.member_id
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The alarms among `errors`, as this member knows them: etcd writes each as the text of its message there.
+
+        That text has no fixed white space, and leaves out a member ID of 0: an alarm that names nobody.
+        """
+        found = []
+        for error in self.errors:
+            if kind := _ALARM.search(error):
+                who = _ALARM_OF.search(error)
+                known = kind[1] if kind[1] in AlarmKind.__members__ else "OTHER"
+                found.append(Alarm(member_id=int(who[1]) if who else 0, kind=AlarmKind(known)))
+        return tuple(found)
+
+
+_ALARM, _ALARM_OF = re.compile(r"\balarm:\s*(\w+)"), re.compile(r"\bmemberID:\s*(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,22 +153,6 @@ class MemberList:
     def by_peer_url(self, url: str) -> Member | None:
         """The member that peers reach at that URL; the way to find one that has no name yet."""
         return next((member for member in self.members if url in member.peer_urls), None)
-
-
-class AlarmKind(StrEnum):
-    """What an alarm is about; OTHER is one that a newer etcd may invent."""
-
-    NOSPACE = "NOSPACE"
-    CORRUPT = "CORRUPT"
-    OTHER = "OTHER"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Alarm:
-    """An alarm that a member raised; it stays, for the whole cluster, until it is disarmed."""
-
-    member_id: int
-    kind: AlarmKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Answer, Endpoint, MemberList, MemberReport
+from etcd_operator.etcd.model import Answer, Endpoint, KeyHash, MemberList, MemberReport
 
 T = TypeVar("T")
 
@@ -57,6 +57,20 @@ async def ask(
         )
     )
     return dict(zip(endpoints, answers, strict=True))
+
+
+async def compare(
+    client: EtcdClient, endpoints: Mapping[str, Endpoint], revision: int, *, timeout: float
+) -> dict[str, KeyHash]:
+    """The hash of every member's keys at one revision, by name; without those that gave none in `timeout` seconds."""
+    told = await asyncio.gather(
+        *(client.hash_kv(endpoint, revision, timeout=timeout) for endpoint in endpoints.values()),
+        return_exceptions=True,
+    )
+    for each in told:
+        if isinstance(each, BaseException) and not isinstance(each, EtcdError):
+            raise each
+    return {name: each for name, each in zip(endpoints, told, strict=True) if isinstance(each, KeyHash)}
 
 
 async def _ask_one(client: EtcdClient, endpoint: Endpoint, timeout: float, election: float, budget: float) -> Answer:

@@ -90,28 +90,32 @@ class Kube:
         labels: Mapping[str, str] | None = None,
         fields: str | None = None,
         metadata_only: bool = False,
+        most: int | None = None,
     ) -> list[Manifest]:
         """All objects of a kind, in one namespace or (`None`) in all, as they are now (a quorum read).
 
         Each carries its apiVersion and kind, which the API server leaves out in lists. With `metadata_only`,
-        nothing but metadata is filled in. A list whose page token expired is begun anew, once.
+        nothing but metadata is filled in; with `most`, no more than so many are read. A list whose page token expired
+        is begun anew, once.
         """
-        query = {"limit": str(PAGE_SIZE)}
+        query = {"limit": str(most or PAGE_SIZE)}
         if labels:
             query["labelSelector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
         if fields:
             query["fieldSelector"] = fields
         path = resource.path(namespace)
         try:
-            items = [item async for item in self._pages(path, query, metadata_only)]
+            items = [item async for item in self._pages(path, query, metadata_only, one=most is not None)]
         except Gone:
-            items = [item async for item in self._pages(path, query, metadata_only)]
+            items = [item async for item in self._pages(path, query, metadata_only, one=most is not None)]
         for item in items:
             item["apiVersion"] = resource.api_version
             item["kind"] = resource.kind
         return items
 
-    async def _pages(self, path: str, query: Mapping[str, str], metadata_only: bool) -> AsyncIterator[Manifest]:
+    async def _pages(
+        self, path: str, query: Mapping[str, str], metadata_only: bool, *, one: bool
+    ) -> AsyncIterator[Manifest]:
         token = ""
         accept = METADATA_LIST if metadata_only else None
         while True:
@@ -121,7 +125,7 @@ class Kube:
             for item in page.get("items") or ():
                 yield item
             token = (page.get("metadata") or {}).get("continue") or ""
-            if not token:
+            if one or not token:
                 return
 
     async def create(self, manifest: Manifest) -> Manifest:

@@ -43,6 +43,8 @@ MEMBER_STATE = f"{GROUP}/member-state"
 MEMBERS = f"{GROUP}/members"
 ETCD_VERSION = f"{GROUP}/etcd-version"
 TLS_MODES = f"{GROUP}/tls"
+#: On PersistentVolumeClaims: which member, and which pod, was given up because its node is away; see `Abandoned`.
+ABANDONED = f"{GROUP}/abandoned"
 #: On pods: cluster ID and incarnation of the member when its fuse file was written; setting it makes the kubelet
 #: refresh the file, and tells for good as which member this pod ran.
 #: Not in the pod template, whose every change would make the pods that run outdated.

@@ -1,0 +1,53 @@
+"""When an EtcdCluster replaces a member by itself.
+
+Pure. See `etcdcluster` for the kind that this is a part of.
+"""
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from etcd_operator.api.base import ApiModel, Rule
+from etcd_operator.api.rules import is_duration
+from etcd_operator.api.units import Duration
+
+NEVER = "Never"
+
+
+def _duration_or_never(text: str) -> str:
+    if text != NEVER:
+        Duration(text)
+    return text
+
+
+class HealingSpec(ApiModel):
+    """When a member is replaced by a new one.
+
+    A member whose data is proved lost (its volume or the node that holds it is gone, its directory is empty, etcd finds
+    its data corrupt) is replaced at once. In every case one at a time, and only while the other voters are a healthy
+    quorum without it.
+    """
+
+    replace_after: Annotated[
+        str,
+        Field(max_length=32),
+        AfterValidator(_duration_or_never),
+        Rule(
+            f"self == '{NEVER}' || ({is_duration('self')} && duration(self) >= duration('10s'))",
+            "must be a duration of at least 10s, such as 5m, or Never: less is no sign that a member stays away",
+        ),
+    ] = "5m"
+    """How long a member may be unreachable or unwell, without a break, before it is replaced; or Never.
+
+    Only time counts in which a quorum of the others answered and Kubernetes found the member not ready. Members that a
+    new one in their place would not cure wait for a person: an image that cannot be pulled, no node with room, a
+    volume that is full, settings that etcd refuses. Choose more than a node takes to restart.
+    """
+
+    @property
+    def patience(self) -> timedelta | None:
+        """`replaceAfter`; `None` for Never."""
+        if self.replace_after == NEVER:
+            return None
+        return timedelta(seconds=Duration(self.replace_after).total_seconds())
