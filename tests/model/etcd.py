@@ -96,6 +96,8 @@ class Process:
     shows_clients: bytes
     #: Of its file; etcd 3.5 has no such setting, and a limit of one.
     max_learners: int = 1
+    #: It listens on the loopback only, to be made the only member.
+    alone: bool = False
     frozen: bool = False
     lagging: bool = False
     #: While it leads: how much of its log each member was last known to have, also after that member went away.
@@ -117,12 +119,14 @@ class Etcd:
         self.problems: list[str] = []
         #: Told every change of the voters that was accepted.
         self.on_change: Callable[[Change], None] = lambda change: None
+        #: Told the directory of a member that was made the only one.
+        self.on_force: Callable[[Data], None] = lambda data: None
 
     # --- starting and ending -----------------------------------------------------------------------------------------
 
-    def start(self, pod: str, address: str, mounts: dict[str, Any], volume: Volume) -> None:
-        """Start the member of that pod; raises `EtcdExitedError`."""
-        text = mounts["config"].get(f"{pod}.yaml")
+    def start(self, pod: str, address: str, mounts: dict[str, Any], volume: Volume, name: str) -> None:
+        """Start the member of that pod with the file of that name; raises `EtcdExitedError`."""
+        text = mounts["config"].get(name)
         if text is None:
             raise EtcdExitedError(NO_FILE % pod)
         try:
@@ -137,6 +141,10 @@ class Etcd:
                 self.kill_at_first_write = False
                 volume.directories[path].hollow = True
                 raise EtcdExitedError("")
+        if any(each.data is volume.directories[path] for each in self.processes.values()):
+            raise EtcdExitedError('{"level":"fatal","msg":"cannot lock the directory","error":"another etcd has it"}')
+        if file.get("force-new-cluster"):
+            self._force(volume.directories[path])
         self.processes[pod] = Process(
             name=pod,
             address=address,
@@ -148,7 +156,18 @@ class Etcd:
             shows_peers=peer.get("tls.crt", b""),
             shows_clients=server.get("tls.crt", b""),
             max_learners=file.get("max-learners", 1),
+            alone="127.0.0.1" in file["listen-peer-urls"],
         )
+
+    def _force(self, data: Data) -> None:
+        """Make a member the only one; whoever of the others runs could go on as if nothing had happened."""
+        others = [each.name for each in self.processes.values() if each.data.cluster_id == data.cluster_id]
+        if others and frozenset(data.roster.members) != {data.member_id}:
+            self.problems.append(f"{data.member_id:x} was made the only member while {', '.join(others)} ran")
+        data.log, data.roster = data.log[: data.commit], data.roster.alone(data.member_id)
+        self.leaders.pop(data.cluster_id, None)
+        self.history[data.cluster_id].force(data.log, data.roster)
+        self.on_force(data)
 
     def _make(self, pod: str, file: dict[str, Any], tls: dict[str, bytes]) -> Data:
         """A new data directory."""
@@ -249,6 +268,8 @@ class Etcd:
                 return
 
     def _crown(self, leader: Process, votes: list[Process]) -> None:
+        if leader.data.member_id in self.history[leader.data.cluster_id].roster.removed:
+            self.problems.append(f"{leader.name} leads members that were left behind")
         term = max(each.data.term for each in votes) + 1
         for each in votes:
             each.data.term = term
@@ -273,6 +294,7 @@ class Etcd:
             each
             for each in self.processes.values()
             if not each.frozen
+            and (each is process or not (each.alone or process.alone))
             and each.data.cluster_id == process.data.cluster_id
             and is_trusted(process.shows_peers, each.trusts_peers_of)
             and is_trusted(each.shows_peers, process.trusts_peers_of)
@@ -346,7 +368,7 @@ class Etcd:
     def reach(self, endpoint: Endpoint) -> Process:
         """The process at that address; raises `EtcdError` where there is none that would answer."""
         process = next((each for each in self.processes.values() if f"{each.address}:2379" == endpoint.address), None)
-        if process is None:
+        if process is None or process.alone:
             raise EtcdError("refused", "connection refused")
         if process.frozen:
             raise EtcdError("timeout", "no answer")

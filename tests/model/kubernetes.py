@@ -150,7 +150,8 @@ class Controllers:
         self.store.create({**manifest, "status": {"phase": "Pending"}})
 
     def _bind(self, pod: Manifest) -> None:
-        claim = self.store.get("PersistentVolumeClaim", f"data-{pod['metadata']['name']}")
+        pod["status"] = pod.get("status") or {"phase": "Pending"}
+        claim = self.store.get("PersistentVolumeClaim", f"data-{_member(pod['metadata']['name'])}")
         if claim is None or is_terminating(claim) or claim["status"]["phase"] == "Bound":
             return
         taken = {self.node_of_volume(each["spec"].get("volumeName", "")) for each in self.store.all(claim["kind"])}
@@ -180,7 +181,7 @@ class Controllers:
         found = self.store.get("Pod", pod)
         if found is not None and is_in_memory(found):
             return self.nodes.volumes.setdefault(tmpfs_of(found), Volume())
-        claim = self.store.get("PersistentVolumeClaim", f"data-{pod}")
+        claim = self.store.get("PersistentVolumeClaim", f"data-{_member(pod)}")
         return self.nodes.volumes.get(claim["spec"].get("volumeName", "")) if claim else None
 
     def _pod(self, pod: Manifest) -> None:
@@ -255,7 +256,7 @@ class Controllers:
             if "configMap" in volume:
                 found = self.store.get("ConfigMap", volume["configMap"]["name"])
                 mounts[volume["name"]] = dict(found["data"]) if found else None
-            else:
+            elif "secret" in volume:
                 found = self.store.get("Secret", volume["secret"]["secretName"])
                 mounts[volume["name"]] = content(found) if found else None
         return None if None in mounts.values() else mounts
@@ -269,7 +270,8 @@ class Controllers:
             self.nodes.addresses += 1
             status |= {"phase": "Running", "podIP": f"10.0.0.{self.nodes.addresses}"}
         try:
-            self.etcd.start(name, status["podIP"], container.mounts, volume)
+            file = pod["spec"]["containers"][0]["command"][-1].rpartition("/")[2].replace("$(POD_NAME)", name)
+            self.etcd.start(name, status["podIP"], container.mounts, volume, file)
         except EtcdExitedError as error:
             self._ended(pod, container, 1 if str(error) else 137, str(error))
             return
@@ -325,6 +327,11 @@ def tmpfs_of(pod: Manifest) -> str:
 def _touched(pod: Manifest) -> str:
     found = annotations(pod)
     return f"{found.get(FILES_REFRESHED)} {found.get(CERTIFICATES_REFRESHED)}"
+
+
+def _member(pod: str) -> str:
+    """The member whose volume a pod mounts: its own, or that of the member that it makes the only one."""
+    return pod.removesuffix("-recovery")
 
 
 def _controller(owner: Manifest) -> Manifest:

@@ -55,6 +55,10 @@ class Roster:
     def learners(self) -> frozenset[int]:
         return frozenset(self.members) - self.voters
 
+    def alone(self, member: int) -> "Roster":
+        """The list with that member alone (force-new-cluster)."""
+        return Roster({member: self.members[member]}, self.removed | (frozenset(self.members) - {member}))
+
     @property
     def started_voters(self) -> int:
         """How many voters etcd takes for started: those with a name, which a founder has before its first start."""
@@ -115,6 +119,8 @@ class History:
     log: list[tuple[int, str]] = field(default_factory=list)
     voters: list[frozenset[int]] = field(default_factory=list)
     holders: set[int] = field(default_factory=set)
+    #: Voters of before the etcd was rebuilt from one of them.
+    before: frozenset[int] = frozenset()
     acknowledged: bool = False
 
     def __post_init__(self) -> None:
@@ -122,7 +128,12 @@ class History:
 
     @property
     def ever_voted(self) -> frozenset[int]:
-        return frozenset[int]().union(*self.voters)
+        return self.before.union(*self.voters)
+
+    def force(self, log: Sequence[tuple[int, str]], roster: Roster) -> None:
+        """One member was made the only one: what it did not know to be committed is gone, and so are the others."""
+        self.before, self.log, self.roster, self.voters = self.ever_voted, list(log), roster, [roster.voters]
+        self.holders &= roster.voters
 
     def commit(self, log: Sequence[tuple[int, str]], position: int, roster: Roster) -> str | None:
         """A leader committed the entry at that position of its log; why that must not be, if so.

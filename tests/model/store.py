@@ -191,8 +191,9 @@ class Store:
 
     def _release(self, claim: Manifest) -> None:
         """A claim that is going goes when no pod uses it any more; one that never started does not use it."""
-        pod = self.get("Pod", claim["metadata"]["name"].removeprefix("data-"))
-        if pod is None or pod["status"]["phase"] == "Pending":
+        member = claim["metadata"]["name"].removeprefix("data-")
+        pods = [pod for name in (member, f"{member}-recovery") if (pod := self.get("Pod", name)) is not None]
+        if all(pod.get("status", {}).get("phase", "Pending") == "Pending" for pod in pods):
             self.remove(claim)
 
     def dependents(self, owner: Manifest) -> list[Manifest]:

@@ -51,7 +51,7 @@ class Lab:
             "max-learners": self.max_learners,
         }
         disk = self.disks.setdefault(name, Volume())
-        self.etcd.start(name, name, {"config": {f"{name}.yaml": yaml.safe_dump(file)}}, disk)
+        self.etcd.start(name, name, {"config": {f"{name}.yaml": yaml.safe_dump(file)}}, disk, f"{name}.yaml")
         return self.etcd.processes[name]
 
     def restart(self, name: str) -> Process:

@@ -35,12 +35,15 @@ class World:
         self.store.on_delete = self._on_delete
         self.store.on_gone = self._on_gone
         self.etcd.on_change = self._on_change
+        self.etcd.on_force = self._on_force
         self.problems: list[str] = []
         #: Writes that were acknowledged to clients and that no deletion on request has taken away.
         self.acknowledged: set[str] = set()
         self._written = 0
         #: The etcd cluster that was recorded, as long as something records it.
         self.recorded: str = ""
+        #: Members that were made the only ones, in turn, as a user asked for it.
+        self.forced: list[int] = []
         #: Data was destroyed that nothing brings back: from then on only safety is asked for, not health.
         self.damaged = False
         #: The etcd cluster whose ConfigMap was seen without `new` while it was recorded: it has the fuse for good.
@@ -257,6 +260,12 @@ class World:
         """The voters that a change leads to must be a quorum of those that run now, or ran when the operator looked."""
         if not change.roster.has_quorum(change.connected | self._members_before_round):
             self.problems.append(f"{change.entry!r} leaves no quorum of voters that run")
+
+    def _on_force(self, data: Data) -> None:
+        """What the member did not know to be committed is lost, as was said; what it has is all there is."""
+        self.acknowledged = {value for value in self.acknowledged if f"put {value}" in data.entries}
+        self.forced.append(data.member_id)
+        self.damaged = not self._can_heal()
 
     def _check_data(self) -> None:
         """What clients reach is one etcd cluster, the recorded one, and it holds every acknowledged write."""

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from etcd_operator.etcd import options
-from etcd_operator.etcd.config import MAX_LEARNERS, Options, member_file
+from etcd_operator.etcd.config import MAX_LEARNERS, Options, member_file, recovery_file
 from etcd_operator.etcd.options import check_extra
 
 VERSIONS = ("3.5.35", "3.6.16", "3.7.3")
@@ -134,3 +134,24 @@ def test_extra_goes_before_our_defaults_and_gates_are_merged() -> None:
 def test_strings_stay_strings(name: str) -> None:
     found = settings(name=name, initial_cluster={name: URLS["a-0"]}, token=name)
     assert (found["name"], found["initial-cluster-token"]) == (name, name)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_file_that_makes_a_member_the_only_one_lets_nobody_in(version: str) -> None:
+    made = recovery_file(
+        name="a-0",
+        incarnation="i1",
+        version=version,
+        peer_url=URLS["a-0"],
+        client_url="https://a-0.a-peers.ns.svc.cluster.local:2379",
+        token="a-i1",
+        options=Options(quota_bytes=2**31),
+    )
+    loaded: dict[str, Any] = yaml.safe_load(made)
+    assert set(loaded) <= set(options._keys(options.minor(version)))
+    assert loaded["force-new-cluster"] is True
+    assert loaded["initial-cluster-state"] == "existing"
+    assert loaded["data-dir"] == "/var/lib/etcd/i1"
+    listeners = {key: value for key, value in loaded.items() if key.startswith("listen-")}
+    assert {key for key, url in listeners.items() if "127.0.0.1" not in url} == {"listen-metrics-urls"}
+    assert loaded["quota-backend-bytes"] == 2**31

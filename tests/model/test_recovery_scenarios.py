@@ -1,0 +1,126 @@
+"""A quorum that is lost for good: nothing happens by itself, and a rebuild ends well whatever dies on the way."""
+
+from collections.abc import Callable
+
+import pytest
+
+from etcd_operator.api import EtcdClusterSpec
+from model.operator import Fault
+from model.world import World
+
+TLS_OFF = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
+FAULTS: tuple[Fault, ...] = ("crash before", "crash after", "fail before", "fail after", "between")
+
+
+def spec(**recovery: object) -> EtcdClusterSpec:
+    return EtcdClusterSpec.model_validate({"members": 3, "tls": TLS_OFF, "recovery": recovery})
+
+
+def lose_volumes(world: World) -> None:
+    """Two of three volumes are deleted at once."""
+    world.lose_claim("a-0")
+    world.lose_claim("a-1")
+
+
+def lose_nodes(world: World) -> None:
+    """Two of three members find no place; their volumes, and what they have voted for, are still there."""
+    world.kubernetes.nodes.unplaced |= {"a-0", "a-1"}
+    world.delete("Pod", "a-0")
+    world.delete("Pod", "a-1")
+
+
+def lost(lose: Callable[[World], None]) -> World:
+    """A cluster whose quorum is lost, and told as lost."""
+    world = World()
+    world.apply(spec())
+    world.settle()
+    assert world.acknowledged
+    lose(world)
+    go_on_until(world, lambda: "quorumLost" in (world.cluster or {})["status"])
+    return world
+
+
+def go_on_until(world: World, arrived: Callable[[], bool]) -> None:
+    for _ in range(60):
+        if arrived():
+            return
+        world.round()
+        if not arrived():
+            world.tick()
+    raise AssertionError("never got there")
+
+
+def ask(world: World) -> None:
+    world.apply(spec(forceFrom="a-2", acceptDataLoss=True))
+
+
+@pytest.mark.parametrize("lose", [lose_volumes, lose_nodes])
+def test_nothing_is_rebuilt_by_itself(lose: Callable[[World], None]) -> None:
+    world = lost(lose)
+    world.operator.restart()
+    for _ in range(30):
+        world.tick(10)
+        world.round()
+    assert world.told("QuorumLost")
+    assert not world.forced
+    world.close()
+
+
+@pytest.mark.parametrize("lose", [lose_volumes, lose_nodes])
+def test_a_rebuild_keeps_what_the_member_has_and_happens_once(lose: Callable[[World], None]) -> None:
+    world = lost(lose)
+    before, kept = world.recorded, set(world.acknowledged)
+    ask(world)
+    go_on_until(world, lambda: bool(world.forced))
+    world.settle()
+    assert world.recorded == before
+    assert world.acknowledged >= kept
+    assert len(set(world.forced)) == 1
+    times = len(world.forced)
+    lose(world)
+    for _ in range(40):
+        world.tick(10)
+        world.round()
+    assert world.told("QuorumLost")
+    assert world.told("RecoveryRefused")
+    assert len(world.forced) == times
+    world.close()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_operator_may_die_at_any_write_of_a_rebuild(fault: Fault, nth: int) -> None:
+    """Every other round dies at its first write, or at its second."""
+    world = lost(lose_volumes)
+    before, kept = world.recorded, set(world.acknowledged)
+    ask(world)
+    stumble(world, fault, nth, rounds=60)
+    world.settle()
+    assert (world.recorded, len(set(world.forced))) == (before, 1)
+    assert world.acknowledged >= kept
+    world.close()
+
+
+@pytest.mark.parametrize("fault", ["crash before", "crash after"])
+@pytest.mark.parametrize("back", range(1, 12))
+def test_old_members_that_come_back_in_the_middle_never_form_the_old_quorum(fault: Fault, back: int) -> None:
+    """They still have their data; whatever they find, they are members of what is there, or new ones."""
+    world = lost(lose_nodes)
+    before, kept = world.recorded, set(world.acknowledged)
+    ask(world)
+    stumble(world, fault, 1, rounds=back)
+    world.kubernetes.nodes.unplaced.clear()
+    stumble(world, fault, 1, rounds=10)
+    world.settle()
+    assert world.recorded == before
+    assert world.acknowledged >= kept
+    world.close()
+
+
+def stumble(world: World, fault: Fault, nth: int, *, rounds: int) -> None:
+    """Let every other round of the operator meet a fault at its nth write."""
+    for _ in range(rounds):
+        world.round({nth: fault})
+        world.tick()
+        world.round()
+        world.tick()
