@@ -297,7 +297,10 @@ def test_a_volume_stays_unless_all_others_have_what_its_member_had(ill: str) -> 
             seen = edited(seen, "claims", "data-a-1", of(n.MEMBER_STATE, "removed"))
         case "unknown":
             seen = edited(seen, "claims", "data-a-1", lambda claim: claim["metadata"].update(annotations={}))
-    assert isinstance(the_step(seen), AddMember), "it comes back on the volume that it had"
+    steps = planned(seen).steps
+    assert not [step for step in steps if isinstance(step, Delete)]
+    if ill != "a voter is ill":  # who might not know yet that a-1 was removed
+        assert isinstance(steps[0], AddMember), "it comes back on the volume that it had"
 
 
 def test_a_volume_of_a_member_in_the_list_stays() -> None:
