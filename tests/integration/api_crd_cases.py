@@ -44,6 +44,16 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.options.autoCompaction",
         "retention must be a number of revisions such as 1000 where mode is Revision",
     ),
+    "an authority from nowhere": (
+        {"tls": {"client": {"mode": "Provided"}}},
+        "spec.tls.client",
+        "secretRef is needed where mode is Provided, and only there",
+    ),
+    "an authority that nobody asks": (
+        {"tls": {"peer": {"secretRef": {"name": "ours"}}}},
+        "spec.tls.peer",
+        "secretRef is needed where mode is Provided, and only there",
+    ),
     "the operator's own key": (
         {"options": {"extra": {"data-dir": "/tmp"}}},
         "spec.options.extra.data-dir",
@@ -95,6 +105,7 @@ GOOD_FIELDS: dict[str, dict[str, Any]] = {
     "compaction by text": {"options": {"autoCompaction": {"mode": "Revision", "retention": "1000"}}},
     "names and addresses": {"tls": {"client": {"extraSANs": ["*.example.com", "192.0.2.1", "2001:db8::1", "etcd"]}}},
     "other keys of etcd": {"options": {"extra": {"pre-vote": True, "max-wals": 5, "cors": "*", "log-level": "debug"}}},
+    "an authority of the user's": {"tls": {"peer": {"mode": "Provided", "secretRef": {"name": "ours"}}}},
     "no TLS": {"tls": {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}},
     "three members in memory": {"storage": {"medium": "Memory", "size": "512Mi"}},
     "a pod overlay": {"podTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": {"nodeSelector": {"disk": "nvme"}}}},

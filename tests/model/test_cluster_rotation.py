@@ -1,12 +1,13 @@
 """Rotating an authority: nobody is ever refused, whatever comes in between; in the end only the new one is trusted."""
 
+import base64
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.etcd.model import TLSIdentity
-from etcd_operator.pki import split_bundle
+from etcd_operator.pki import new_authority, split_bundle
 from etcd_operator.resources.secrets import content
 from model.tls import is_trusted
 from model.world import World
@@ -175,3 +176,18 @@ def test_an_authority_near_its_end_is_rotated_unasked(world: World) -> None:
     world.settle()
     for side in before:
         check_rotated(world, side, before[side])
+
+
+def test_an_authority_of_the_user_is_taken_over_and_given_back(world: World) -> None:
+    own, before = new_authority("ours", world.now), authority(world, "client")
+    data = {"tls.crt": own.cert_pem, "tls.key": own.key_pem}
+    encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+    world.store.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "our-ca"}, "data": encoded})
+    client = {"mode": "Provided", "secretRef": {"name": "our-ca"}, "rotationGrace": f"{GRACE:.0f}s"}
+    world.apply(EtcdClusterSpec.model_validate({"members": 3, "tls": {"client": client}}))
+    rotate(world)
+    check_rotated(world, "client", before)
+    assert authority(world, "client") == own.cert_pem
+    world.apply(spec())
+    rotate(world)
+    check_rotated(world, "client", own.cert_pem)

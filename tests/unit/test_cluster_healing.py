@@ -215,7 +215,7 @@ def test_a_paused_cluster_counts_and_replaces_nobody() -> None:
     assert planned(seen).steps == ()
 
 
-def test_only_one_at_a_time_the_longest_unwell_first() -> None:
+def test_only_one_at_a_time_the_longest_unwell_first_then_the_one_that_a_joiner_would_wait_for() -> None:
     seen = ill(ill(observation(members=5), "a-1"), "a-2")
     seen = counted(counted(seen, "a-1"), "a-2", since=LONG_AGO - timedelta(minutes=1))
     step = the_step(seen)
@@ -225,7 +225,11 @@ def test_only_one_at_a_time_the_longest_unwell_first() -> None:
         members=tuple(each for each in PLAN_LIST[:5] if each.name != "a-2"),
     )
     answers = {name: replace(each, members=left) if each.members else each for name, each in seen.answers.items()}
-    assert planned(replace(seen, answers=answers)).rule == "add_missing_members"
+    left_without = judged(replace(seen, answers=answers))
+    assert add_missing_members(left_without) is None
+    then = replace_unwell_member(left_without)
+    assert then is not None
+    assert [(type(step), step.member) for step in then.steps if isinstance(step, RemoveMember)] == [(RemoveMember, "a-1")]
 
 
 def test_a_leader_that_the_others_follow_is_not_counted() -> None:

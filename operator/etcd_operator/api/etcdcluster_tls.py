@@ -7,42 +7,69 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from etcd_operator.api.base import SET, ApiModel, Rule
-from etcd_operator.api.rules import immutable, is_duration, when_durations
+from etcd_operator.api.base import SET, ApiModel, LocalObjectReference, Rule
+from etcd_operator.api.rules import is_duration, when_durations
 from etcd_operator.api.units import Duration
 
 #: A DNS name, for RE2; the first label may be a wildcard.
 _DNS_NAME = "^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
+#: Between Managed and Provided lies a rotation of the authority; there is no way from or to Off.
+_STAYS_ON_OR_OFF = "(self == 'Off') == (oldSelf == 'Off')"
+_NAMES_ITS_SECRET = Rule(
+    "(self.mode == 'Provided') == has(self.secretRef)", "secretRef is needed where mode is Provided, and only there"
+)
+
+
 class PeerTLS(ApiModel):
     """TLS between members."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (_NAMES_ITS_SECRET,)
+
     mode: Annotated[
-        Literal["Managed", "Off"],
-        immutable("members with TLS and members without cannot talk to each other; create a new EtcdCluster instead"),
+        Literal["Managed", "Provided", "Off"],
+        Rule(
+            _STAYS_ON_OR_OFF,
+            "is immutable: members with TLS and members without cannot talk to each other; create a new EtcdCluster"
+            " instead",
+        ),
     ] = "Managed"
     """Managed: the operator issues and renews the certificates, from an authority of this EtcdCluster alone.
 
-    "Off", in quotes as YAML takes a bare Off for false: no encryption and no authentication between members;
-    for experiments only. Immutable.
+    Provided: from an authority of yours, see secretRef. "Off", in quotes as YAML takes a bare Off for false: no
+    encryption and no authentication between members; for experiments only.
+    """
+    secret_ref: LocalObjectReference | None = None
+    """A Secret with your authority: its certificate in tls.crt, self-signed, and its key in tls.key, both PEM.
+
+    That of a cert-manager Certificate with isCA is one. Another one in its place is taken over by a rotation.
     """
 
 
 class ClientTLS(ApiModel):
     """TLS between clients and members."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (_NAMES_ITS_SECRET,)
+
     mode: Annotated[
-        Literal["Managed", "Off"],
-        immutable(
-            "clients with and without TLS cannot be told apart, so that a change would cut one of them off;"
-            " create a new EtcdCluster instead"
+        Literal["Managed", "Provided", "Off"],
+        Rule(
+            _STAYS_ON_OR_OFF,
+            "is immutable: clients with and without TLS cannot be told apart, so that a change would cut one of them"
+            " off; create a new EtcdCluster instead",
         ),
     ] = "Managed"
     """Managed: the operator issues and renews the certificates; clients use those of the Secret <name>-client.
 
+    Provided: from an authority of yours, see secretRef; whoever has a client certificate of it may do everything.
     "Off", in quotes as YAML takes a bare Off for false: everybody who reaches the Service may read and write
-    everything; for experiments only. Immutable.
+    everything; for experiments only.
+    """
+    secret_ref: LocalObjectReference | None = None
+    """A Secret with your authority: its certificate in tls.crt, self-signed, and its key in tls.key, both PEM.
+
+    That of a cert-manager Certificate with isCA is one. Another one in its place is taken over by a rotation.
     """
     extra_sans: Annotated[
         tuple[

@@ -10,12 +10,13 @@ from functools import lru_cache
 
 from etcd_operator.cluster.authority import HeldAuthority, Phase, authority_problem, held
 from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.provided import provided, secret_of
 from etcd_operator.cluster.records import annotations, timestamp
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
 from etcd_operator.pki import PKIError, inspect, key_matches, needs_renewal, signed_by, split_bundle
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import is_satisfied
-from etcd_operator.resources.names import ISSUED_AT, ROTATE_CLIENT, ROTATE_PEER, Manifest
+from etcd_operator.resources.names import ISSUED_AT, PROVIDED_BY, ROTATE_CLIENT, ROTATE_PEER, Manifest
 from etcd_operator.resources.secrets import (
     LeafRequest,
     Side,
@@ -57,7 +58,9 @@ def _authorities_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
             continue
         if remembered := _remembered(seen, plan, side):
             steps.append(_restored(plan, authority_name(plan, side), remembered))
-        elif not _trusted(seen, plan, side):
+        elif (own := provided(seen, side)) and _is_trusted(own.cert_pem, _trusted(seen, plan, side)):
+            steps.append(provided_step(seen, plan, HeldAuthority(side=side, signer=own)))
+        elif not _trusted(seen, plan, side) and not secret_of(seen, side):
             steps.append(
                 IssueAuthority(
                     blueprint=plan,
@@ -67,6 +70,17 @@ def _authorities_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
                 )
             )
     return tuple(steps)
+
+
+def provided_step(seen: Observation, plan: Blueprint, then: HeldAuthority) -> Apply:
+    """The step that makes the user's authority one of the cluster's, alone or beside the one that signs."""
+    name, source = authority_name(plan, then.side), secret_of(seen, then.side)
+    marks = {PROVIDED_BY: source}
+    if asked := rotation_asked_for(seen, then.side):
+        marks[rotate_annotation(then.side)] = asked
+    manifest = secret(plan, name, then.data, issued_at=timestamp(seen.at), rotation=marks)
+    absent = name not in seen.objects.secrets
+    return Apply(manifest=manifest, absent=absent, reason=f"the {then.side} authority is that of Secret {source}")
 
 
 def _usable(seen: Observation, plan: Blueprint, side: Side) -> bool:
@@ -132,7 +146,7 @@ def _restored(plan: Blueprint, name: str, remembered: Manifest) -> Apply:
 def restated(plan: Blueprint, name: str, live: Manifest) -> Manifest:
     """A Secret of the cluster as it should be, with the content that it has."""
     found = annotations(live)
-    rotation = {key: found[key] for key in (ROTATE_PEER, ROTATE_CLIENT) if key in found}
+    rotation = {key: found[key] for key in (ROTATE_PEER, ROTATE_CLIENT, PROVIDED_BY) if key in found}
     return secret(plan, name, content(live), issued_at=found.get(ISSUED_AT, ""), rotation=rotation)
 
 

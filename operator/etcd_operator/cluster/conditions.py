@@ -15,6 +15,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership, wanted_members
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
+from etcd_operator.cluster.provided import provided_problems
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.recovery import is_rebuilding, loses, way_out
 from etcd_operator.cluster.recovery_rules import refusal
@@ -239,6 +240,9 @@ def degraded(judged: Judged) -> Told:
             "put the Secret back from a backup"
         )
         return _told("Degraded", "True", "AuthorityLost", message)
+    if refused := provided_problems(judged.seen):
+        message = f"{'; '.join(refused)}; the members keep the authority that they have"
+        return _told("Degraded", "True", "AuthorityRefused", message)
     if late := expiry(judged):
         return _told("Degraded", "True", "CertificateExpires", late)
     if differ := corruption(judged):

@@ -11,6 +11,7 @@ from etcd_operator.cluster.authority import HeldAuthority, Phase
 from etcd_operator.cluster.certificates import authority
 from etcd_operator.cluster.members import Membership, membership
 from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.provided import provided_problems
 from etcd_operator.cluster.records import Proof, foundation, proof
 from etcd_operator.cluster.settled import blueprint, pending, problems, target_spec
 from etcd_operator.cluster.upgrade import upgrade_problem
@@ -51,7 +52,7 @@ class Judged:
             proof=proven,
             blueprint=plan,
             membership=membership(seen, plan),
-            problems=tuple(problems(seen.cluster.spec)),
+            problems=(*problems(seen.cluster.spec), *(() if proven.cluster_id else provided_problems(seen))),
             refused="" if plan.target_revision else upgrade_problem(seen, plan.spec, seen.cluster.spec),
             pending=pending(_awaited(seen, plan), plan.spec),
             founded=foundation(seen) is not None,

@@ -133,7 +133,8 @@ def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember, later: s
         n.INCARNATION: plan.seat(member.name).incarnation,
         n.MEMBERS: ",".join(plan.members),
         n.ETCD_VERSION: plan.spec.version,
-        n.TLS_MODES: f"{plan.spec.tls.peer.mode}/{plan.spec.tls.client.mode}",
+        # Whose the authorities are is no matter of the data: they are rotated.
+        n.TLS_MODES: f"{'Managed' if plan.peer_tls else 'Off'}/{'Managed' if plan.client_tls else 'Off'}",
     }
     labels = n.object_labels(plan.names.name)
     found, metadata = annotations(claim), claim["metadata"]

@@ -112,6 +112,8 @@ class Observation:
     resizes: Mapping[str, ResizeRefusal] = field(default_factory=dict)
     #: While an authority is rotated, what members did in a handshake with one for whom the newest authority vouches.
     handshakes: Mapping[tuple[Side, str], Handshake] = field(default_factory=dict)
+    #: The Secrets with authorities that the user provides, by side, where they exist.
+    provided: Mapping[Side, Manifest] = field(default_factory=dict)
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
 

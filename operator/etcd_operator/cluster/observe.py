@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from etcd_operator.api import EtcdCluster
+from etcd_operator.api.base import LocalObjectReference
 from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
@@ -63,6 +64,7 @@ class Picture:
     objects: Objects
     complaints: tuple[Complaint, ...]
     remembered: Named
+    provided: Mapping[Side, Manifest]
 
     def with_raw(self, raw: Manifest) -> "Picture":
         """The same picture with the EtcdCluster as it is after its status was written."""
@@ -104,7 +106,20 @@ class Observer:
             objects=objects,
             complaints=await self._complaints(namespace, name, objects),
             remembered=_remembered(raw, names, objects, before),
+            provided=await self._provided(cluster),
         )
+
+    async def _provided(self, cluster: EtcdCluster) -> dict[Side, Manifest]:
+        """The Secrets with the user's own authorities."""
+        tls, found = cluster.spec.tls, dict[Side, Manifest]()
+        sides: tuple[tuple[Side, LocalObjectReference | None], ...] = (
+            ("peer", tls.peer.secret_ref),
+            ("client", tls.client.secret_ref),
+        )
+        for side, reference in sides:
+            if reference and (secret := await self._kube.get(SECRETS, cluster.metadata.namespace, reference.name)):
+                found[side] = secret
+        return found
 
     async def observation(
         self,
@@ -136,6 +151,7 @@ class Observer:
             places=places,
             hashes=await self._compare(picture, told),
             remembered=picture.remembered,
+            provided=picture.provided,
             accepted=accepted,
             refusal=refusal,
             resizes=dict(resizes or {}),

@@ -14,6 +14,7 @@ from etcd_operator.cluster.authority import HeldAuthority, Phase
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
+from etcd_operator.cluster.provided import provided, secret_of
 from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.restart_rules import members_to_restart
 from etcd_operator.cluster.steps import Apply, IssueAuthority, Plan
@@ -44,7 +45,7 @@ def rotate_authorities(judged: Judged) -> Plan | None:
         return None
     name = authority_name(plan, rotating.side)
     found = annotations(seen.objects.secrets.get(name))
-    rotation = {key: found[key] for key in [rotate_annotation(rotating.side)] if key in found}
+    rotation = {key: found[key] for key in (rotate_annotation(rotating.side), n.PROVIDED_BY) if key in found}
     issued_at = seen.at.isoformat(timespec="seconds")
     manifest = secret(plan, name, rotating.advanced().data, issued_at=issued_at, rotation=rotation)
     reason = f"the {rotating.side} authority is rotated: {PHASES[rotating.phase]}"
@@ -59,6 +60,8 @@ def _begin(judged: Judged) -> Plan | None:
         reason = due(judged, side)
         if current is None or not reason:
             continue
+        if own := provided(judged.seen, side):
+            return Plan(steps=(certificates.provided_step(judged.seen, judged.blueprint, current.beside(own)),))
         step = IssueAuthority(
             blueprint=judged.blueprint,
             side=side,
@@ -75,6 +78,12 @@ def due(judged: Judged, side: Side) -> str:
     current = certificates.authority(judged.seen, judged.blueprint, side)
     if current is None or side not in wanted_authorities(judged.blueprint) or not judged.blueprint.bootstrapped:
         return ""
+    live = judged.seen.objects.secrets.get(authority_name(judged.blueprint, side))
+    if source := secret_of(judged.seen, side):
+        own = provided(judged.seen, side)
+        return f"Secret {source} has another one" if own and own.cert_pem != current.signer.cert_pem else ""
+    if former := annotations(live).get(n.PROVIDED_BY):
+        return f"the one of Secret {former} is no longer asked for"
     if _asked(judged, side):
         return "a rotation was asked for"
     info, wanted = inspect(current.signer.cert_pem), judged.blueprint.spec.tls.authority_renew_before

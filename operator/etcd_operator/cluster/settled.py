@@ -39,6 +39,8 @@ LIVE_PATHS = (
     ("storage", "deletionPolicy"),
     ("tls", "client", "extraSANs"),
     ("tls", "client", "rotationGrace"),
+    ("tls", "client", "secretRef"),
+    ("tls", "peer", "secretRef"),
     ("tls", "certificateDuration"),
     ("tls", "renewBefore"),
     ("tls", "authorityDuration"),
@@ -288,12 +290,16 @@ def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: b
     New volumes have the size that the StatefulSet stands for, which nobody can change: the user's when it is made anew.
     """
     wanted, now = seen.cluster.spec, seen.cluster.spec.tls
-    client = running.tls.client.model_copy(
-        update={"extra_sans": now.client.extra_sans, "rotation_grace": now.client.rotation_grace}
-    )
+    at_once: dict[str, Any] = {"extra_sans": now.client.extra_sans, "rotation_grace": now.client.rotation_grace}
+    client, peer = running.tls.client, running.tls.peer
+    if "Off" not in (client.mode, now.client.mode):
+        at_once |= {"mode": now.client.mode, "secret_ref": now.client.secret_ref}
+    if "Off" not in (peer.mode, now.peer.mode):
+        peer = peer.model_copy(update={"mode": now.peer.mode, "secret_ref": now.peer.secret_ref})
     tls = running.tls.model_copy(
         update={
-            "client": client,
+            "client": client.model_copy(update=at_once),
+            "peer": peer,
             "certificate_duration": now.certificate_duration,
             "renew_before": now.renew_before,
             "authority_duration": now.authority_duration,
@@ -336,6 +342,9 @@ def _settled(spec: EtcdClusterSpec) -> dict[str, Any]:
         for parent in parents:
             place = place.get(parent, {})
         place.pop(last, None)
+    for side in ("peer", "client"):  # whose authority it is changes by a rotation
+        if kept.get("tls", {}).get(side, {}).get("mode") == "Provided":
+            kept["tls"][side]["mode"] = "Managed"
     return kept
 
 

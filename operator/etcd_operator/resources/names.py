@@ -58,6 +58,8 @@ CLIENT_AUTHORITY = f"{GROUP}/client-authority"
 #: begun last.
 ROTATE_PEER = f"{GROUP}/rotate-peer"
 ROTATE_CLIENT = f"{GROUP}/rotate-client"
+#: On an authority's Secret: the user's Secret that it was copied from.
+PROVIDED_BY = f"{GROUP}/provided-by"
 #: On pods: the certificate that the kubelet was last made to bring into them; setting it makes it look at once.
 CERTIFICATES_REFRESHED = f"{GROUP}/certificates-refreshed"
 #: On Secrets: when their content was issued, and for what (a digest of the request).
