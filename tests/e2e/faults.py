@@ -16,11 +16,11 @@ import requests
 
 from devtools import environment
 from devtools.endpoints import Endpoints
-from devtools.kube import KubectlError, Snapshot
+from devtools.kube import KubectlError, Snapshot, is_ready_pod
 from e2e.support import OPERATOR, Etcd, Manifest, kill_operator
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, MemberReport
+from etcd_operator.etcd.model import Endpoint, MemberReport, hex_id
 from etcd_operator.resources.names import REVISION
 from localcluster.cluster import Cluster as LocalCluster
 from localcluster.errors import ClusterError
@@ -30,7 +30,7 @@ GLANCE = 0.8
 #: Seconds between two looks at what no watch tells: etcd itself.
 LOOK = 0.3
 #: Seconds for what one failure leads to, and for what is asked of the operator while others fail.
-SOON, PATIENCE = 60.0, 150.0
+SOON, PATIENCE = 60.0, 90.0
 #: A table of packet filter rules in a member's pod: peers' packets come and go no more.
 CUT = """
 table inet storm {
@@ -60,12 +60,12 @@ MISSES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Where the faults happen. bereft: the members that were made to lose their data, each time they were."""
+    """Where the faults happen. bereft: the members that were made to lose their data, by the ID that they had then."""
 
     etcd: Etcd
     local: LocalCluster
     endpoints: Endpoints
-    bereft: list[str] = field(default_factory=list)
+    bereft: dict[int, str] = field(default_factory=dict)
 
     def reports(self) -> dict[str, MemberReport]:
         """What members say of themselves now; those that do not answer are missing."""
@@ -143,7 +143,7 @@ def kill_pod(scene: Scene, dice: Random) -> str:
 
 def kill_process(scene: Scene, dice: Random) -> str:
     """Kill a member's etcd; of those that died least often, as Kubernetes makes the others wait ever longer."""
-    deaths = {name: _restarts(pod) for name, pod in scene.etcd.pods().items()}
+    deaths = {name: _restarts(pod) for name, pod in scene.etcd.pods().items() if is_ready_pod(pod)}
     member = dice.choice(sorted(name for name, count in deaths.items() if count == min(deaths.values())))
     _kill_etcd(scene, member)
     return f"{member}'s etcd"
@@ -256,20 +256,22 @@ def _hold(
 
 
 def kill_operators(scene: Scene, dice: Random) -> str:
-    """Kill the operator that leads, or all there are; another leads in the end."""
+    """Kill the process of the operator that leads, or delete all operators; another leads in the end."""
     cluster = scene.etcd.cluster
     old = _holder(cluster.get("leases", OPERATOR, OPERATOR) or {})
-    leader = environment.leader_pod(cluster)
-    if not leader:
+    leader = cluster.get("pods", OPERATOR, environment.leader_pod(cluster) or "none")
+    if leader is None:
         raise NoEffect("no operator leads just now")
     if all_ := dice.random() < 0.4:
         kill_operator(cluster)
-    else:
-        cluster.delete("pods", OPERATOR, leader, gracePeriodSeconds=0)
+    else:  # so that it cannot even give up its Lease
+        (container,) = (status["containerID"] for status in leader["status"]["containerStatuses"])
+        kill = f"ctr -n k8s.io tasks kill --all -s SIGKILL {container.removeprefix('containerd://')}"
+        scene.run(leader["spec"]["nodeName"], kill)
     cluster.wait_for_one(
         lambda lease: _holder(lease) not in ("", old), "leases", OPERATOR, OPERATOR, timeout=SOON, what="another leader"
     )
-    return "all" if all_ else leader
+    return "all of them" if all_ else str(leader["metadata"]["name"])
 
 
 def _holder(lease: Manifest) -> str:
@@ -339,21 +341,30 @@ def empty(etcd: Etcd, local: LocalCluster, member: str) -> None:
 
 def _lose_data(scene: Scene, dice: Random, strike: Callable[[str], None]) -> str:
     """Make one member lose its data, while all others have theirs, and wait until another votes in its place."""
-    # Two losses at a time would be more than three members can bear, so the one before must be over.
-    seen = scene.etcd.wait_settled(timeout=SOON)
-    before = {each["name"]: each["id"] for each in seen["status"]["members"]}
-    member = dice.choice(sorted(before))
-    scene.bereft.append(member)
+    etcd, deadline = scene.etcd, time.monotonic() + SOON
+    while not (ids := _intact(scene)):
+        if time.monotonic() > deadline:
+            raise NoEffect("not every member has its data: two losses at once would be more than three can bear")
+        time.sleep(LOOK)
+    member = dice.choice(sorted(ids))
+    scene.bereft[ids[member]] = member
     strike(member)
 
     def replaced(status: Manifest) -> bool:
         return any(
-            each["name"] == member and each.get("id") != before[member] and each.get("role") == "Voter"
+            each["name"] == member and each.get("id") != hex_id(ids[member]) and each.get("role") == "Voter"
             for each in status.get("members", [])
         )
 
-    scene.etcd.wait_status(replaced, what=f"{member} replaced", timeout=PATIENCE)
-    return f"{member}, which was {before[member]}"
+    etcd.wait_status(replaced, what=f"{member} replaced", timeout=PATIENCE)
+    return f"{member}, which was {hex_id(ids[member])}"
+
+
+def _intact(scene: Scene) -> dict[str, int]:
+    """The member IDs by name, where all that are wanted vote and have their data; empty where that is not so."""
+    size, reports = scene.etcd.get()["spec"]["members"], scene.reports()
+    voting = {name: report.member_id for name, report in reports.items() if report.leader_id and not report.is_learner}
+    return voting if len(voting) == size and not scene.bereft.keys() & set(voting.values()) else {}
 
 
 FAILURES = (

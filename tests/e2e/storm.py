@@ -17,7 +17,7 @@ from e2e.faults import CHANGES, FAILURES, MISSES, Fault, Scene
 from e2e.support import Etcd
 
 #: Seconds between two faults of a thread, at the least and at the most.
-PAUSE = (2.0, 7.0)
+PAUSE = (3.0, 8.0)
 #: Seconds that the storm may go on beyond its time, while a kind of fault has not occurred yet.
 OVERTIME = 300.0
 
