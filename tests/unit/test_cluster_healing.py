@@ -9,6 +9,8 @@ import pytest
 
 from etcd_operator.api import EtcdClusterStatus
 from etcd_operator.cluster.conditions import Outcome, degraded
+from etcd_operator.cluster.healing_rules import replace_unwell_member
+from etcd_operator.cluster.membership_rules import add_missing_members
 from etcd_operator.cluster.observation import Nodes, Observation, Place
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import status
@@ -229,7 +231,9 @@ def test_only_one_at_a_time_the_longest_unwell_first_then_the_one_that_a_joiner_
     assert add_missing_members(left_without) is None
     then = replace_unwell_member(left_without)
     assert then is not None
-    assert [(type(step), step.member) for step in then.steps if isinstance(step, RemoveMember)] == [(RemoveMember, "a-1")]
+    assert [step.member for step in then.steps if isinstance(step, RemoveMember)] == ["a-1"]
+        (RemoveMember, "a-1")
+    ]
 
 
 def test_a_leader_that_the_others_follow_is_not_counted() -> None:
