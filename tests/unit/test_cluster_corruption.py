@@ -40,8 +40,8 @@ def the_step(seen: Observation) -> Any:
 
 def told(seen: Observation) -> str:
     known = judged(seen)
-    assert available(known).reason == degraded(known).reason == "CorruptionAlarm"
-    assert (available(known).status, degraded(known).status) == ("False", "True")
+    assert available(known).reason == degraded(known, Outcome(plan=Plan())).reason == "CorruptionAlarm"
+    assert (available(known).status, degraded(known, Outcome(plan=Plan())).status) == ("False", "True")
     assert "differs" in summary(known, Outcome(plan=plan(known)))
     return available(known).message
 

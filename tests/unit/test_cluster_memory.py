@@ -275,6 +275,9 @@ def test_nothing_is_founded_beside_volumes_that_were_kept() -> None:
 
 def test_a_limit_that_the_data_alone_can_reach_is_told() -> None:
     seen = in_memory(resources={"limits": {"memory": "256Mi"}})
-    condition = degraded(judged(seen))
+    condition = degraded(judged(seen), Outcome(plan=Plan()))
     assert (condition.status, condition.reason) == ("False", "MemoryLimit")
-    assert degraded(judged(in_memory(resources={"limits": {"memory": "2Gi"}}))).reason == "AllHealthy"
+    assert (
+        degraded(judged(in_memory(resources={"limits": {"memory": "2Gi"}})), Outcome(plan=Plan())).reason
+        == "AllHealthy"
+    )

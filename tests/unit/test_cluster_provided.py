@@ -123,7 +123,7 @@ EARLY = new_authority("early", NOW + timedelta(days=9))
 def test_a_bad_one_is_told_and_the_cluster_goes_on_with_the_one_it_has(provided: Any, told: str) -> None:
     seen = running(**provided)
     assert planned(seen).rule == "at_rest"
-    condition = degraded(judged(seen))
+    condition = degraded(judged(seen), Outcome(plan=Plan()))
     assert condition.reason == "AuthorityRefused"
     assert f"Secret our-ca (spec.tls.client.secretRef): {told}" in condition.message
     assert "the members keep the authority that they have" in condition.message

@@ -293,7 +293,7 @@ def test_pods_that_are_older_than_a_certificate_are_made_to_take_it() -> None:
 
 def test_an_end_that_comes_near_is_told_loudly_with_what_stops_the_rotation() -> None:
     soon = replace(observation(), at=LATER + timedelta(days=200))
-    assert degraded(judged(with_answer(soon, "a-1", silent()))).reason == "CertificateExpires"
-    told = degraded(judged(with_answer(soon, "a-1", silent()))).message
+    assert degraded(judged(with_answer(soon, "a-1", silent())), Outcome(plan=Plan())).reason == "CertificateExpires"
+    told = degraded(judged(with_answer(soon, "a-1", silent())), Outcome(plan=Plan())).message
     assert "the peer authority expires at" in told
     assert "a-1" in told

@@ -189,20 +189,20 @@ def test_a_quota_that_refuses_pods_is_named() -> None:
 def test_degraded_tells_the_cause_and_not_the_symptom() -> None:
     fuse = '{"level":"fatal","msg":"m","error":"cannot fetch cluster info from peer urls"}'
     crashed = pod("a-1", state=terminated(fuse), ready=False)
-    told = degraded(judged(with_answer(with_object(observation(), "pods", crashed), "a-1", None)))
+    told = degraded(judged(with_answer(with_object(observation(), "pods", crashed), "a-1", None)), Outcome(plan=Plan()))
     assert (told.status, told.reason) == ("True", "MembersUnhealthy")
     assert "directory is empty" in told.message
 
 
 def test_a_lost_authority_degrades_although_all_are_healthy() -> None:
-    told = degraded(judged(without(observation(), "secrets", "a-peer-ca")))
+    told = degraded(judged(without(observation(), "secrets", "a-peer-ca")), Outcome(plan=Plan()))
     assert (told.status, told.reason) == ("True", "AuthorityLost")
     assert "a-peer-ca" in told.message
 
 
 def test_members_that_share_a_node_are_told_without_alarm() -> None:
     seen = with_pod(observation(), "a-1", node="node-a-0")
-    told = degraded(judged(seen))
+    told = degraded(judged(seen), Outcome(plan=Plan()))
     assert (told.status, told.reason) == ("False", "NodeShared")
     assert "a-0 and a-1 share node node-a-0" in told.message
 
@@ -349,3 +349,18 @@ def test_record_and_deletions_are_always_told() -> None:
         ("Bootstrapped", "all have joined"),
         ("Deleting", "deleting Pod a-0: it must"),
     ]
+
+
+def test_what_the_api_server_refuses_is_no_less_than_degraded() -> None:
+    refused = Outcome(plan=Plan(), error=Trouble(reason="Refused", message="the API server refused an object: field x"))
+    told = degraded(judged(observation()), refused)
+    assert (told.status, told.reason, told.message) == ("True", "Refused", "the API server refused an object: field x")
+
+
+def test_an_answer_of_members_that_go_is_told_as_the_last_one() -> None:
+    seen = observation()
+    for member in ("a-1", "a-2"):
+        seen = without(seen, "pods", member)
+    known = judged(seen)
+    assert summary(known, Outcome(plan=Plan())) == "Losing its quorum: a-1, a-2 going"
+    assert "only 1 of 3 voters stay: a-1, a-2 go" in available(known).message

@@ -72,9 +72,10 @@ def available(judged: Judged) -> Told:
     match members.quorum:
         case Quorum.HEALTHY:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
-            few = len(members.healthy) < members.needed
-            proved = f"a quorum serves {members.healthy[0].name if members.healthy else 'who goes'}; " if few else ""
-            message = f"{proved}{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
+            message = f"{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
+            if _is_losing_quorum(judged):
+                few = f"only {len(members.healthy)} of {members.voter_count} voters stay"
+                message = f"a quorum answered a moment ago, but {few}: {', '.join(m.name for m in members.ailing)} go"
             return _told("Available", "True", "QuorumHealthy", message)
         case Quorum.UNKNOWN:
             silent = "; ".join(f"{member.name}: {member.why}" for member in members.ailing)
@@ -85,6 +86,12 @@ def available(judged: Judged) -> Told:
                 some_left = len(members_without_data(judged)) < len(members.voters)
                 return _told("Available", "False", "QuorumLost" if some_left else "DataLost", lost)
             return _told("Available", "False", "QuorumLost", _lost(judged))
+
+
+def _is_losing_quorum(judged: Judged) -> bool:
+    """Whether a quorum has just answered, but of members of which too many are going or gone by now."""
+    members = judged.membership
+    return members.quorum is Quorum.HEALTHY and len(members.healthy) < members.needed
 
 
 def _is_starting(judged: Judged) -> bool:
@@ -223,10 +230,10 @@ def pending_changes(judged: Judged) -> tuple[str, ...]:
     return tuple(told)
 
 
-def degraded(judged: Judged) -> Told:
+def degraded(judged: Judged, outcome: Outcome) -> Told:
     """Whether something needs attention although, or because, clients may be served."""
     if not judged.blueprint.bootstrapped:
-        trouble = first_trouble(judged)
+        trouble = outcome.error or first_trouble(judged)
         if trouble:
             return _told("Degraded", "True", trouble.reason, trouble.message)
         if judged.problems and not judged.founded:
@@ -249,6 +256,8 @@ def degraded(judged: Judged) -> Told:
         return _told("Degraded", "True", "CorruptionAlarm", differ)
     if ailing := tuple(member for member in judged.membership.ailing if not _restarts_as_planned(judged, member)):
         return _told("Degraded", "True", "MembersUnhealthy", "; ".join(_ailment(judged, each) for each in ailing))
+    if outcome.error is not None:
+        return _told("Degraded", "True", outcome.error.reason, outcome.error.message)
     voters, size = judged.membership.voter_count, judged.seen.cluster.spec.members
     if voters % 2 == 0 and voters < size and judged.membership.list is not None:
         message = f"{voters} of {size} members vote until the next one has joined or left"
@@ -322,6 +331,8 @@ def summary(judged: Judged, outcome: Outcome) -> str:
             return f"Unknown: {down} silent"
     if members.alarmed:
         return "No writes: the members' data differs"
+    if _is_losing_quorum(judged):
+        return f"Losing its quorum: {down} going"
     if missing := _missing_access(judged):
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:

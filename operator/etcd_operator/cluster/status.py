@@ -24,7 +24,7 @@ DRIFTING = ("dbSize", "dbInUse")
 def status(judged: Judged, outcome: Outcome) -> EtcdClusterStatus:
     """Everything that was observed; times of conditions are carried over from the status that stands."""
     seen, plan, members = judged.seen, judged.blueprint, judged.membership
-    told = (available(judged), progressing(judged, outcome), degraded(judged))
+    told = (available(judged), progressing(judged, outcome), degraded(judged, outcome))
     leader = members.leader
     voters = members.voter_count
     return EtcdClusterStatus(
