@@ -315,9 +315,13 @@ class Etcd:
 
 
 def lasting_pod(etcd: str) -> Manifest:
-    """The pod of docs/etcdctl.yaml, but it stays up when etcd is away: it waits for its standard input."""
+    """The pod of docs/etcdctl.yaml, but it stays up when etcd is away: it waits for its standard input.
+
+    On the control plane, the node that no test stops or cuts off.
+    """
     pod: Manifest = yaml.safe_load(environment.etcdctl_pod(etcd))
     pod["spec"]["containers"][0] |= {"command": ["/usr/local/bin/etcdctl", "txn", "--interactive"], "stdin": True}
+    pod["spec"]["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
     return pod
 
 
