@@ -9,6 +9,7 @@ import pytest
 
 from devtools import environment
 from e2e.support import OPERATOR, OPERATOR_PODS, Cluster, Etcd, KubectlError, Manifest, kill_operator
+from etcd_operator.api import DEFAULT_VERSION
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.model import Endpoint
 from localcluster.cluster import Cluster as LocalCluster
@@ -54,11 +55,11 @@ def ask(etcd: Etcd, **recovery: Any) -> None:
 
 async def put(key: str, client: EtcdClient, endpoint: Endpoint) -> None:
     """Write one key through one member."""
-    await client.put(endpoint, key.encode(), b"yes")
+    await client.put(endpoint, key.encode(), b"yes", timeout=20)
 
 
-def create(etcd: Etcd) -> dict[str, str]:
-    etcd.create()
+def create(etcd: Etcd, **spec: Any) -> dict[str, str]:
+    etcd.create(**spec)
     for number in range(20):
         etcd.ask("a-2", partial(put, f"key-{number}"))
     etcd.put("kept", "yes")
@@ -109,7 +110,7 @@ def test_two_of_three_volumes_lost_twice_and_rebuilt_only_when_asked(etcd: Etcd)
     etcd.wait_told("RecoveryRefused", "a-0 has no data to rebuild from")
     ask(etcd, forceFrom="a-2")
     check_rebuilt(etcd, "a-2", before, cluster_id)
-    etcd.wait_event("Rebuilding", "as spec.recovery.forceFrom asks: what was acknowledged after revision", timeout=10)
+    etcd.wait_event("Rebuilding", "as spec.recovery.forceFrom asks: what was acknowledged after revision", timeout=20)
     assert etcd.status()["recovery"]["loss"] == first["since"]
 
     again = etcd.member_ids()
@@ -146,11 +147,13 @@ def uncordoned(cluster: Cluster, local: LocalCluster) -> Iterator[list[str]]:
     cluster.kubectl("uncordon", *names)
 
 
+@pytest.mark.usefixtures("old_etcd_images")
+@pytest.mark.parametrize("version", ["3.5.35", "3.6.16", DEFAULT_VERSION])
 def test_members_that_cannot_be_asked_are_left_aside_only_when_that_is_accepted(
-    etcd: Etcd, local: LocalCluster, uncordoned: list[str]
+    etcd: Etcd, local: LocalCluster, uncordoned: list[str], version: str
 ) -> None:
     """Their old data could still form the old quorum; it stays on their volumes, and nobody ever starts on it again."""
-    before = create(etcd)
+    before = create(etcd, version=version)
     cluster_id, pods = etcd.status()["clusterID"], etcd.pods()
     away = ["a-0", "a-2"]
     folders = {member: etcd.volume_folder(member) for member in away}
