@@ -13,7 +13,7 @@ import pytest
 from devtools import environment
 from devtools.endpoints import Endpoints
 from e2e.evidence import evidence
-from e2e.faults import Scene
+from e2e.faults import SOON, Scene
 from e2e.storm import Storm
 from e2e.support import Cluster, Etcd, Manifest, is_true
 from linearizability import checker
@@ -49,6 +49,7 @@ def test_history_is_linearizable_through_a_storm(etcd: Etcd, whole: LocalCluster
         endpoints = Endpoints(cluster=etcd.cluster, namespace=etcd.namespace, name=etcd.name)
         endpoints.follow()
         scene = Scene(etcd=etcd, local=whole, endpoints=endpoints)
+        scene.until(lambda reports: len(reports) == 3, "three members answering", SOON)
         storm = Storm(scene=scene, seed=SEED, log=folder / "faults.log")
         with Recorder(path=history) as recorder:
             clients = Clients(endpoints=lambda: endpoints.now, recorder=recorder, seed=SEED)
