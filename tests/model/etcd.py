@@ -156,7 +156,7 @@ class Etcd:
             shows_peers=peer.get("tls.crt", b""),
             shows_clients=server.get("tls.crt", b""),
             max_learners=file.get("max-learners", 1),
-            alone="127.0.0.1" in file["listen-peer-urls"],
+            alone="127.0.0.1" in file.get("listen-peer-urls", ""),
         )
 
     def _force(self, data: Data) -> None:
