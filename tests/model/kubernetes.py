@@ -232,7 +232,7 @@ class Controllers:
         return self.node_of_volume(str((self._claim(pod) or {}).get("spec", {}).get("volumeName", "")))
 
     def _claim(self, pod: Manifest) -> Manifest | None:
-        return self.store.get("PersistentVolumeClaim", f"data-{pod['metadata']['name']}")
+        return self.store.get("PersistentVolumeClaim", f"data-{_member(pod['metadata']['name'])}")
 
     def _is_due(self, pod: Manifest, container: Container) -> bool:
         return _touched(pod) != container.refreshed or self._clock() - container.synced_at >= MOUNTS_LAG
