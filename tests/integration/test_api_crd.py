@@ -115,9 +115,9 @@ def test_the_crd_is_accepted_without_a_warning_and_its_names_are_granted(kubectl
 def test_an_empty_spec_becomes_a_three_member_cluster(kubectl: Kubectl, created: Created) -> None:
     spec = kubectl.read(created())["spec"]
     assert (spec["members"], spec["version"], spec["paused"]) == (3, "3.7.3", False)
-    assert spec["storage"] == {"size": "8Gi", "deletionPolicy": "Retain"}
+    assert spec["storage"] == {"size": "8Gi", "medium": "Disk", "deletionPolicy": "Retain"}
     assert spec["tls"]["peer"] == {"mode": "Managed"}
-    assert spec["tls"]["client"] == {"mode": "Managed"}
+    assert spec["tls"]["client"] == {"mode": "Managed", "rotationGrace": "5m"}
     assert spec["options"]["quotaBackendBytes"] == "2Gi"
     assert "autoCompaction" not in spec["options"]
 
