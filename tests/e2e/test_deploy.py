@@ -35,21 +35,21 @@ def test_an_etcd_is_created_and_deleted_without_one_refusal(etcd: Etcd) -> None:
 @pytest.mark.parametrize(
     "right",
     [
-        ("create", "pods"),
-        ("create", "pods/exec"),
+        ("create", "pods", "--subresource=exec"),
+        ("create", "deployments"),
         ("create", "persistentvolumeclaims"),
         ("delete", "persistentvolumes"),
         ("delete", "etcdclusters"),
         ("patch", "etcdclusters"),
         ("patch", "nodes"),
         ("create", "clusterroles"),
-        ("create", "serviceaccounts/token"),
+        ("create", "serviceaccounts", "--subresource=token"),
         ("get", "leases"),
         ("delete", "namespaces"),
     ],
     ids=" ".join,
 )
-def test_what_it_does_not_need_it_may_not(cluster: kube.Cluster, right: tuple[str, str]) -> None:
+def test_what_it_does_not_need_it_may_not(cluster: kube.Cluster, right: tuple[str, ...]) -> None:
     done = cluster.try_kubectl("auth", "can-i", *right, "--as", ACCOUNT, "-n", "default")
     assert done.stdout.strip() == "no"
 
