@@ -19,7 +19,8 @@ from model.operator import Fault, Operator
 from model.store import ORPHAN, Propagation, Store
 
 #: Rounds within which everything must have come to rest, and how many must then pass without any change.
-PATIENCE, QUIET = 150, 3
+#: Both authorities rotated in a cluster in memory are twelve members replaced, in 155 rounds when nothing disturbs.
+PATIENCE, QUIET = 400, 3
 CLAIM = "PersistentVolumeClaim"
 
 
