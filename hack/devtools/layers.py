@@ -22,8 +22,10 @@ from devtools.project import ROOT
 LAYERS = ("lint", "types", "unit", "model", "integration", "e2e")
 SOURCES = ("operator", "hack", "tests")
 
-#: Tests that run side by side: waiting takes most of an e2e test's time, and the others use one core each.
+#: Tests that run side by side: most use one core each.
 WORKERS = 2
+#: The same for e2e tests, which wait most of their time.
+E2E_WORKERS = 3
 #: What runs only when it is asked for by name, as it takes as long as one likes.
 SOAK = "soak"
 SOAK_MINUTES = 60.0
@@ -104,7 +106,8 @@ def run_pytest(layer: str, arguments: Sequence[str]) -> Tally:
     """
     named = any(argument.startswith("tests/") for argument in arguments)
     if not arguments:
-        arguments = [f"--numprocesses={WORKERS}", "--dist=loadfile"]
+        workers = E2E_WORKERS if layer == "e2e" else WORKERS
+        arguments = [f"--numprocesses={workers}", "--dist=loadfile"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         paths = [] if named else [f"tests/{layer}"]
@@ -150,7 +153,7 @@ def e2e_clusters(arguments: Sequence[str]) -> list[str]:
     """The local clusters that e2e tests run on with those arguments."""
     if arguments or "E2E_CLUSTER" in os.environ:
         return [e2e_cluster(None)]
-    return [e2e_cluster(f"gw{worker}") for worker in range(WORKERS)]
+    return [e2e_cluster(f"gw{worker}") for worker in range(E2E_WORKERS)]
 
 
 def e2e_cluster(worker: str | None) -> str:
