@@ -24,8 +24,8 @@ def victim(cluster: Cluster, local: LocalCluster) -> Iterator[str]:
     workers = (node.name for node in local.nodes[1:])
     chosen = next(node for node in workers if node != leader["spec"]["nodeName"])
     yield chosen
+    local.start_node(chosen)  # first: one that is stopped has no cable to plug in
     local.heal(chosen)
-    local.start_node(chosen)
     cluster.wait_for_one(lambda node: kube.is_true(node, "Ready"), "nodes", None, chosen, timeout=90)
     cluster.wait_for(lambda pods: all(map(kube.is_ready_pod, pods.values())), "pods", OPERATOR, labels=OPERATOR_PODS)
 
