@@ -90,8 +90,8 @@ def test_a_member_whose_node_stays_away_is_replaced_on_another(
     check_kept(etcd, volume)
     # What still ran of the old member, and its pod, end when the node is back; nothing else changes.
     now = etcd.member_ids()
-    local.heal(victim)
     local.start_node(victim)
+    local.heal(victim)
     etcd.cluster.wait_for_one(lambda node: kube.is_true(node, "Ready"), "nodes", None, victim, timeout=90)
     etcd.wait_settled()
     assert etcd.member_ids() == now
