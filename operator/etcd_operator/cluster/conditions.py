@@ -10,7 +10,7 @@ from typing import Literal
 
 from etcd_operator.cluster.certificates import lost_authorities
 from etcd_operator.cluster.corruption_rules import corruption
-from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way
+from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way, in_lower
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership, wanted_members
@@ -338,16 +338,12 @@ def summary(judged: Judged, outcome: Outcome) -> str:
     if seen.cluster.spec.paused:
         return "Available; paused"
     if told.reason in ("ChangingMembers", RESTARTING, "GrowingVolumes", "RotatingAuthority"):
-        return _shortened(f"Available; {_in_lower(told.message)}")
+        return _shortened(f"Available; {in_lower(told.message)}")
     if down:
         return f"Available; {down} down"
     if told.status == "False" and told.reason == "ChangePending":
         return "Available; change pending"
     return "Available" if told.status == "True" or told.reason == "AsSpecified" else f"Available; {told.reason}"
-
-
-def _in_lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
 
 
 def _shortened(text: str, most: int = 80) -> str:

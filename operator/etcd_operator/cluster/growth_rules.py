@@ -117,11 +117,11 @@ def growth_under_way(judged: Judged) -> str:
     done = sum(member in claims and member not in small and member not in growing for member in members)
     told = f"Growing volumes to {_size(judged)}: {done} of {len(members)} done"
     if change := change_of_membership(judged):
-        return f"{told}; {_in_lower(change)}"
+        return f"{told}; {in_lower(change)}"
     if growing:
         return f"{told}; {'; '.join(map(_resize_progress, growing.values()))}"
     if restart := restart_under_way(judged):
-        return f"{told}; {_in_lower(restart)}"
+        return f"{told}; {in_lower(restart)}"
     member = _next_to_replace(judged)
     if member is None:
         return told
@@ -294,5 +294,6 @@ def _resize_progress(claim: Manifest) -> str:
     return f"{claim['metadata']['name']}: {message}"
 
 
-def _in_lower(sentence: str) -> str:
+def in_lower(sentence: str) -> str:
+    """A sentence as it stands behind another one."""
     return sentence[:1].lower() + sentence[1:]
