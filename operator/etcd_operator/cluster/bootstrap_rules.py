@@ -94,22 +94,15 @@ def remove_abandoned_members(judged: Judged) -> Plan | None:
     if foundation_on(live) is None:  # stripped of its annotations by a stray hand: the next apply puts them back
         return None
     steps: list[Step] = [
-        Delete(
-            kind="StatefulSet",
-            name=plan.names.stateful_set,
-            uid=live["metadata"]["uid"],
-            reason="its bootstrap was given up for a new one",
-            propagation="Foreground",
-        )
+        Delete.of("StatefulSet", live, "its bootstrap was given up for a new one", propagation="Foreground")
     ]
     steps += [
-        Delete(
-            kind="PersistentVolumeClaim",
-            name=name,
-            uid=claim["metadata"]["uid"],
-            reason="it was never bound to a volume, and the bootstrap that wanted it was given up",
+        Delete.of(
+            "PersistentVolumeClaim",
+            claim,
+            "it was never bound to a volume, and the bootstrap that wanted it was given up",
         )
-        for name, claim in seen.objects.claims.items()
+        for claim in seen.objects.claims.values()
         if claim.get("status", {}).get("phase") == "Pending"
         and not claim.get("spec", {}).get("volumeName")
         and not is_terminating(claim)
@@ -120,12 +113,7 @@ def remove_abandoned_members(judged: Judged) -> Plan | None:
 def _remove_abandoned_pods(judged: Judged) -> Plan | None:
     """Pods that outlived their StatefulSet (`kubectl delete --cascade=orphan`), and that the new one adopted."""
     steps = tuple(
-        Delete(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            reason="it takes part in a bootstrap that was given up",
-        )
+        Delete.of("Pod", member.pod, "it takes part in a bootstrap that was given up")
         for member in judged.membership.members
         if member.pod is not None
         and not is_terminating(member.pod)

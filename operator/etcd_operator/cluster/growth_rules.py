@@ -59,14 +59,8 @@ def renew_stateful_set_for_larger_volumes(judged: Judged) -> Plan | None:
         return None
     if any(refusal and not _is_final(refusal) for refusal in _refusals(judged).values()):
         return None  # a quota, say: a template that asks for more than it allows would only make matters worse
-    step = Delete(
-        kind="StatefulSet",
-        name=live["metadata"]["name"],
-        uid=live["metadata"]["uid"],
-        propagation="Orphan",
-        reason=f"new volumes are to have {_size(judged)}, and its template cannot be changed; its pods go on running",
-    )
-    return Plan(steps=(step,))
+    reason = f"new volumes are to have {_size(judged)}, and its template cannot be changed; its pods go on running"
+    return Plan(steps=(Delete.of("StatefulSet", live, reason, propagation="Orphan"),))
 
 
 def replace_member_on_small_volume(judged: Judged) -> Plan | None:
@@ -201,12 +195,11 @@ def _growth(judged: Judged, claim: Manifest) -> GrowVolume:
 
 
 def _deletion(judged: Judged, member: str, claim: Manifest) -> list[Step]:
-    pod, uid = judged.seen.objects.pods.get(member), claim["metadata"]["uid"]
+    pod = judged.seen.objects.pods.get(member)
     reason = f"its member was removed from etcd, and comes back on a volume of {_size(judged)}: this one cannot grow"
-    steps: list[Step] = [Delete(kind="PersistentVolumeClaim", name=claim["metadata"]["name"], uid=uid, reason=reason)]
+    steps: list[Step] = [Delete.of("PersistentVolumeClaim", claim, reason)]
     if pod is not None and not is_terminating(pod):
-        reason = "its member was removed from etcd, and its volume goes"
-        steps.append(Delete(kind="Pod", name=member, uid=pod["metadata"]["uid"], reason=reason))
+        steps.append(Delete.of("Pod", pod, "its member was removed from etcd, and its volume goes"))
     return steps
 
 

@@ -132,8 +132,7 @@ def _departure(claim: n.Manifest, place: Place, member: str) -> Step:
         reason = f"it holds the old data of {member}, {where}"
         return RetainVolume(volume=place.volume, uid=place.uid, reason=f"{reason}; delete it when nobody needs that")
     reason = f"{member} is replaced on another node; the old volume {place.volume} is kept {where}"
-    metadata = claim["metadata"]
-    return Delete(kind="PersistentVolumeClaim", name=metadata["name"], uid=metadata["uid"], reason=reason)
+    return Delete.of("PersistentVolumeClaim", claim, reason)
 
 
 def free_names_of_stranded_pods(judged: Judged) -> Plan | None:
@@ -142,13 +141,7 @@ def free_names_of_stranded_pods(judged: Judged) -> Plan | None:
     What may still run there is no member of the etcd any more, so it does no harm.
     """
     steps = tuple(
-        Delete(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            reason="the member that it ran was removed, and its node does not answer",
-            at_once=True,
-        )
+        Delete.of("Pod", member.pod, "the member that it ran was removed, and its node does not answer", at_once=True)
         for member in judged.membership.members
         if member.pod is not None and _was_removed(judged, member) and _is_stranded(judged, member)
     )

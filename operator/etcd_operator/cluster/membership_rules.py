@@ -235,12 +235,7 @@ def _is_joining(judged: Judged, member: SeenMember) -> bool:
 def restart_pods_of_older_members(judged: Judged) -> Plan | None:
     """Take away pods that run, or failed, as the member that had this name before; the next ones read the new file."""
     steps = tuple(
-        Delete(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            reason="it belongs to the member that was removed",
-        )
+        Delete.of("Pod", member.pod, "it belongs to the member that was removed")
         for member in judged.membership.members
         if member.pod is not None and not is_terminating(member.pod) and _is_older(judged, member)
     )
@@ -308,7 +303,7 @@ def _retirement(judged: Judged, member: str, claim: n.Manifest) -> Step | None:
         if not ours and not never_served:
             return None
         reason = f"member {member} was removed, and spec.storage.deletionPolicy is Delete"
-        return Delete(kind="PersistentVolumeClaim", name=metadata["name"], uid=metadata["uid"], reason=reason)
+        return Delete.of("PersistentVolumeClaim", claim, reason)
     if not ours:
         return None
     return Annotate(

@@ -321,12 +321,7 @@ def restart_next_member_that_refuses_the_operator(judged: Judged) -> Plan | None
 
 def _restarts_for_trust(judged: Judged, members: Iterable[SeenMember]) -> tuple[Delete, ...]:
     return tuple(
-        Delete(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            reason="it trusts a certificate authority that no longer exists",
-        )
+        Delete.of("Pod", member.pod, "it trusts a certificate authority that no longer exists")
         for member in members
         if member.pod is not None and not is_terminating(member.pod) and trusts_strangers(judged.blueprint, member.pod)
     )

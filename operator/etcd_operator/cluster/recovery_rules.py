@@ -198,7 +198,7 @@ def _is_of(pod: n.Manifest, name: str, recovery: Recovery) -> bool:
 def _deletions(judged: Judged, pods: list[n.Manifest]) -> tuple[Step, ...]:
     """Take away pods of a rebuild; members' own are left to their StatefulSet."""
     return tuple(
-        Delete(kind="Pod", name=_name(pod), uid=pod["metadata"]["uid"], reason="the rebuild does not need it any more")
+        Delete.of("Pod", pod, "the rebuild does not need it any more")
         for pod in pods
         if n.RECOVERY in annotations(pod) and not is_terminating(pod)
     )

@@ -71,8 +71,7 @@ def restart_in_order(judged: Judged) -> Plan | None:
         return Plan(steps=(Apply(manifest=manifest, absent=False, reason=f"{member.name} is next: {why(judged)}"),))
     if member.pod is None or is_terminating(member.pod):
         return None
-    uid = member.pod["metadata"]["uid"]
-    return Plan(steps=(Delete(kind="Pod", name=member.name, uid=uid, reason=f"it restarts: {why(judged)}"),))
+    return Plan(steps=(Delete.of("Pod", member.pod, f"it restarts: {why(judged)}"),))
 
 
 def next_to_restart(judged: Judged) -> SeenMember | None:

@@ -5,7 +5,7 @@ the UID of the very object that was judged.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from etcd_operator.cluster.authority import HeldAuthority
 from etcd_operator.etcd.model import Alarm
@@ -93,6 +93,20 @@ class Delete:
     propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
     #: The object alone, without asking the kubelet whether the pod's processes have ended.
     at_once: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        live: Manifest,
+        reason: str,
+        *,
+        propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
+        at_once: bool = False,
+    ) -> Self:
+        """Delete just this object, as it was seen."""
+        name, uid = live["metadata"]["name"], live["metadata"]["uid"]
+        return cls(kind=kind, name=name, uid=uid, reason=reason, propagation=propagation, at_once=at_once)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
