@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from devtools import environment
 from e2e.support import Cluster, Etcd, identity, kill_operator, stretch
@@ -24,9 +23,7 @@ def shown(etcd: Etcd, port: int) -> dict[str, str]:
     access = etcd.secret("client")
     who = TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
     targets = {name: (f"{pod['status']['podIP']}:{port}", who) for name, pod in etcd.pods().items()}
-    # In a thread of its own: OpenSSL keeps a refusal for the thread that met it, and the next connection trips over it.
-    with ThreadPoolExecutor(1) as thread:
-        seen = thread.submit(lambda: asyncio.run(shake_hands(targets, timeout=2.0))).result()
+    seen = asyncio.run(shake_hands(targets, timeout=2.0))
     return {name: inspect(each.certificate).fingerprint for name, each in seen.items()}
 
 
@@ -34,7 +31,7 @@ def wait_shown(etcd: Etcd, port: int, fingerprint: str) -> None:
     """Wait until all members show that certificate: nobody tells, so they are asked."""
     done = threading.Event()
     for _ in range(120):
-        if set(shown(etcd, port).values()) == {fingerprint}:
+        if list(shown(etcd, port).values()) == [fingerprint] * len(etcd.pods()):
             return
         done.wait(1)
     raise AssertionError(f"members show {shown(etcd, port)}, not {fingerprint}")

@@ -145,7 +145,7 @@ class Lab:
     def __post_init__(self) -> None:
         for side, authority in (("server", self.authority), ("peer", self.peers)):
             self.write_certificate(side, authority)
-        leaf = _leaf(self.authority, "root", server=False)
+        leaf = leaf_of(self.authority, "root", server=False)
         self.identity = TLSIdentity(ca=self.authority.cert_pem, cert=leaf.cert_pem, key=leaf.key_pem)
 
     @property
@@ -153,7 +153,7 @@ class Lab:
         return self.folder / "certificates"
 
     def write_certificate(self, side: str, authority: Authority) -> None:
-        leaf = _leaf(authority, side, server=True)
+        leaf = leaf_of(authority, side, server=True)
         folder = self.tls / side
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (("ca.crt", authority.cert_pem), ("tls.crt", leaf.cert_pem), ("tls.key", leaf.key_pem)):
@@ -206,7 +206,7 @@ def _named(members: MemberList | None) -> bool:
     return members is not None and all(member.started for member in members.members)
 
 
-def _leaf(authority: Authority, name: str, *, server: bool) -> Any:
+def leaf_of(authority: Authority, name: str, *, server: bool) -> Any:
     return issue(
         authority,
         common_name=name,

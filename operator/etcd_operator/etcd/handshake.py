@@ -21,6 +21,9 @@ K = TypeVar("K")
 #: whether it took the client's certificate.
 _REQUEST = b"GET /version HTTP/1.0\r\n\r\n"
 
+#: A member that refuses resets the connection, at times before its alert was read: then it is asked again.
+_TRIES = 3
+
 
 async def shake_hands(targets: Mapping[K, tuple[str, TLSIdentity]], *, timeout: float) -> dict[K, Handshake]:
     """Shake hands with each `host:port` as who the identity says; those that gave no clear answer are left out."""
@@ -29,16 +32,25 @@ async def shake_hands(targets: Mapping[K, tuple[str, TLSIdentity]], *, timeout: 
 
 
 async def _with_one(address: str, who: TLSIdentity, timeout: float) -> Handshake | None:
-    host, _, port = address.rpartition(":")
-    try:
+    context = _context(who)
+    with contextlib.suppress(OSError, EOFError, TimeoutError):  # ssl.SSLError is an OSError
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=_context(who))
-            try:
-                return await _seen(reader, writer)
-            finally:
-                writer.transport.abort()
-    except (OSError, EOFError, TimeoutError):  # ssl.SSLError is an OSError
-        return None
+            for _ in range(_TRIES):
+                with contextlib.suppress(ConnectionResetError):
+                    return await _once(address, context)
+    return None
+
+
+async def _once(address: str, context: ssl.SSLContext) -> Handshake | None:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    try:
+        # Not in one step with the connection: given up there, asyncio says goodbye over TLS, and when the member
+        # refuses us meanwhile, SSL_shutdown() leaves its alert to the thread's next connection (seen).
+        await writer.start_tls(context)
+        return await _seen(reader, writer)
+    finally:
+        writer.transport.abort()
 
 
 async def _seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Handshake | None:
