@@ -24,8 +24,8 @@ SOURCES = ("operator", "hack", "tests")
 
 #: Tests that run side by side: most use one core each.
 WORKERS = 2
-#: The same for e2e tests, which wait most of their time.
-E2E_WORKERS = 3
+#: The same for e2e tests: one takes more than half of two cores while pods start, and a third finishes none earlier.
+E2E_WORKERS = 2
 #: What runs only when it is asked for by name, as it takes as long as one likes.
 SOAK = "soak"
 SOAK_MINUTES = 60.0
@@ -107,7 +107,7 @@ def run_pytest(layer: str, arguments: Sequence[str]) -> Tally:
     named = any(argument.startswith("tests/") for argument in arguments)
     if not arguments:
         workers = E2E_WORKERS if layer == "e2e" else WORKERS
-        arguments = [f"--numprocesses={workers}", "--dist=loadfile"]
+        arguments = [f"--numprocesses={workers}", "--dist=loadfile", "--durations=15"]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         paths = [] if named else [f"tests/{layer}"]

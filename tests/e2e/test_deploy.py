@@ -1,7 +1,6 @@
 """deploy/: what it grants is enough, no more, and works under restricted Pod Security; failover between replicas."""
 
 import re
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from devtools import environment, kube
 from devtools.project import OPERATOR
 from e2e.support import Etcd
-from localcluster.cluster import Cluster as LocalCluster
 
 OPERATOR_PODS = f"app.kubernetes.io/name={OPERATOR}"
 ACCOUNT = f"system:serviceaccount:{OPERATOR}:{OPERATOR}"
@@ -57,38 +55,6 @@ def test_what_it_does_not_need_it_may_not(cluster: kube.Cluster, right: tuple[st
 def test_the_two_replicas_stand_on_different_nodes(cluster: kube.Cluster) -> None:
     pods = cluster.list("pods", OPERATOR, labels=OPERATOR_PODS)
     assert len({pod["spec"]["nodeName"] for pod in pods if kube.is_ready_pod(pod)}) == 2
-
-
-@pytest.mark.parametrize(("grace", "limit"), [(30, 2.0), (0, 20.0)], ids=["orderly stop", "kill"])
-def test_the_standby_takes_over(cluster: kube.Cluster, local: LocalCluster, grace: int, limit: float) -> None:
-    leader = environment.leader_pod(cluster)
-    assert leader
-    if grace:
-        cluster.delete("pods", OPERATOR, leader, gracePeriodSeconds=grace)
-    else:
-        kill_processes(cluster, local, leader)
-    died = time.monotonic()
-    cluster.wait_for_one(
-        lambda lease: bool(holder := lease["spec"].get("holderIdentity")) and not str(holder).startswith(leader),
-        "leases",
-        OPERATOR,
-        OPERATOR,
-        timeout=limit + 10,
-        what="another leader",
-    )
-    # The orderly stop's clock starts at the request; the process itself needs a moment to hear of it.
-    assert time.monotonic() - died <= limit + (1.0 if grace else 0.0)
-
-
-def kill_processes(cluster: kube.Cluster, local: LocalCluster, pod: str) -> None:
-    """SIGKILL every process of a pod's container, on its node, so that no Lease is released."""
-    found = cluster.get("pods", OPERATOR, pod)
-    assert found is not None
-    (container,) = found["status"]["containerStatuses"]
-    identity = container["containerID"].removeprefix("containerd://")
-    node = found["spec"]["nodeName"]
-    done = local.exec(node, ["ctr", "-n", "k8s.io", "tasks", "kill", "--all", "-s", "SIGKILL", identity])
-    assert done.returncode == 0, done
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from devtools import environment
 from e2e.faults import empty
-from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError
+from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError, stretch
+from e2e.test_restart import uids
 from localcluster.cluster import Cluster as LocalCluster
 
 
@@ -37,6 +38,40 @@ def test_one_damaged_member_of_three_is_replaced(
     assert {name for name in ids if now[name] != ids[name]} == {"a-1"}
     assert etcd.read_from("a-1", "kept") == "yes"
     assert (seen["status"]["clusterID"], seen["status"]["bootstrap"]) == (before["clusterID"], before["bootstrap"])
+
+
+def directories(etcd: Etcd, local: LocalCluster, member: str) -> set[str]:
+    """What is on a member's volume now."""
+    node, _ = etcd.container(member)
+    done = local.exec(node, ["ls", etcd.volume_folder(member)])
+    assert done.returncode == 0, done
+    return set(done.stdout.split())
+
+
+def test_old_data_stays_until_the_user_wants_it_deleted(etcd: Etcd, local: LocalCluster) -> None:
+    etcd.create()
+    etcd.put("kept", "yes")
+    (founded,) = directories(etcd, local, "a-1")
+    corrupt(etcd, local, "a-1")
+    etcd.wait_event("RemovingMember", "a-1", f"its old directory {founded} stays on data-a-1")
+    etcd.wait_settled()
+    kept, pods = directories(etcd, local, "a-1"), uids(etcd)
+    assert len(kept) == 2
+    etcd.patch({"spec": {"healing": {"keepOldData": "0s"}}})
+    etcd.wait_event("DeletingOldData", "a-1", founded)
+    etcd.cluster.wait_for_one(
+        lambda claim: not claim["metadata"]["annotations"]["externaletcd.io/old-data"],
+        "persistentvolumeclaims",
+        etcd.namespace,
+        "data-a-1",
+        what="the old data is told as deleted",
+        timeout=60 * stretch(),
+    )
+    assert directories(etcd, local, "a-1") == kept - {founded}
+    etcd.cluster.wait_until_gone("pods", etcd.namespace, name="a-1-cleaning")
+    assert uids(etcd) == pods
+    assert etcd.status()["quorum"] == "3/3"
+    assert etcd.read_from("a-1", "kept") == "yes"
 
 
 def test_all_members_emptied_while_the_operator_is_away(etcd: Etcd, local: LocalCluster) -> None:

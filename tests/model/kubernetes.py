@@ -7,7 +7,7 @@ from typing import Any
 
 from etcd_operator.cluster.records import annotations, is_terminating, timestamp
 from etcd_operator.cluster.trouble import is_ready
-from etcd_operator.resources.names import CERTIFICATES_REFRESHED, FILES_REFRESHED, Manifest
+from etcd_operator.resources.names import CERTIFICATES_REFRESHED, CLEANS, FILES_REFRESHED, Manifest
 from etcd_operator.resources.secrets import content
 from model.etcd import Etcd, EtcdExitedError, Process, Volume
 from model.store import PROTECTION, Store
@@ -198,6 +198,9 @@ class Controllers:
             self.store.remove(pod)
             self.nodes.volumes.pop(tmpfs_of(pod), None)
             return
+        if told := annotations(pod).get(CLEANS):
+            self._clean(pod, told.split(","))
+            return
         container = self.nodes.containers.get(uid)
         if container is None:
             container = self._first_container(pod)
@@ -212,6 +215,17 @@ class Controllers:
                 self.crash(name, 137, "")
         elif process is None and (container.ended_at is None or self._clock() - container.ended_at >= BACK_OFF):
             self._start(pod, container)
+
+    def _clean(self, pod: Manifest, incarnations: list[str]) -> None:
+        """Old data goes from a volume, at whatever moment the pod comes to run."""
+        volume = self.volume_of(pod["metadata"]["name"])
+        if volume is None or pod["status"]["phase"] == "Succeeded":
+            return
+        for path in [path for path in volume.directories if path.rpartition("/")[2] in incarnations]:
+            assert all(each.data is not volume.directories[path] for each in self.etcd.processes.values()), path
+            del volume.directories[path]
+        pod["status"]["phase"] = "Succeeded"
+        self.store.touch(pod)
 
     def _first_container(self, pod: Manifest) -> Container | None:
         mounts = self._mounts(pod)
@@ -330,8 +344,8 @@ def _touched(pod: Manifest) -> str:
 
 
 def _member(pod: str) -> str:
-    """The member whose volume a pod mounts: its own, or that of the member that it makes the only one."""
-    return pod.removesuffix("-recovery")
+    """The member whose volume a pod mounts: its own, or that of the member beside which it runs."""
+    return pod.removesuffix("-recovery").removesuffix("-cleaning")
 
 
 def _controller(owner: Manifest) -> Manifest:

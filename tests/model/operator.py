@@ -162,7 +162,7 @@ class Operator:
         self._controller = EtcdClusterController(
             kube=cast(Kube, self.kube),
             events=cast(EventRecorder, SimpleNamespace(emit=self._emit)),
-            settings=Settings(cluster_domain="cluster.local"),
+            settings=Settings(cluster_domain="cluster.local", agent_image="operator:1"),
             on_etcd_call=lambda method, outcome: None,
             on_conditions=lambda key, conditions: None,
         )

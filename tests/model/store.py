@@ -192,8 +192,8 @@ class Store:
     def _release(self, claim: Manifest) -> None:
         """A claim that is going goes when no pod uses it any more; one that never started does not use it."""
         member = claim["metadata"]["name"].removeprefix("data-")
-        pods = [pod for name in (member, f"{member}-recovery") if (pod := self.get("Pod", name)) is not None]
-        if all(pod.get("status", {}).get("phase", "Pending") == "Pending" for pod in pods):
+        pods = (self.get("Pod", f"{member}{suffix}") for suffix in ("", "-recovery", "-cleaning"))
+        if all(pod.get("status", {}).get("phase", "Pending") in ("Pending", "Succeeded") for pod in pods if pod):
             self.remove(claim)
 
     def dependents(self, owner: Manifest) -> list[Manifest]:

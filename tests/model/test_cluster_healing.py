@@ -138,3 +138,59 @@ def _die_at(world: World, nth: int, fault: Fault) -> bool:
             return True
         world.tick()
     return False
+
+
+def directories(world: World, member: str) -> int:
+    volume = world.kubernetes.volume_of(member)
+    assert volume is not None
+    return len(volume.directories)
+
+
+def replace_on_its_volume(world: World, member: str) -> None:
+    """The member hangs for good: a new one takes its place, in a directory of its own on the same volume."""
+    before = ids(world)[member]
+    world.etcd.processes[member].frozen = True
+    for _ in range(60):
+        if process := world.etcd.processes.get(member):
+            process.frozen = ids(world).get(member, before) == before
+        live(world, 1)
+        if ids(world).get(member, before) != before and world.problem_at_rest() is None:
+            break
+    assert directories(world, member) == 2
+
+
+def test_old_data_is_kept_for_as_long_as_asked_and_then_deleted(world: World) -> None:
+    replace_on_its_volume(world, "a-1")
+    world.tick(6.9 * 86400)
+    world.settle()
+    assert directories(world, "a-1") == 2
+    world.tick(86400)
+    world.settle()
+    assert [directories(world, f"a-{ordinal}") for ordinal in range(3)] == [1, 1, 1]
+    assert world.store.get("Pod", "a-1-cleaning") is None
+
+
+def test_old_data_is_kept_for_good_where_the_user_says_so(world: World) -> None:
+    world.apply(EtcdClusterSpec.model_validate({**SPEC, "healing": {"replaceAfter": "10s", "keepOldData": "Never"}}))
+    replace_on_its_volume(world, "a-1")
+    world.tick(400 * 86400)
+    world.settle()
+    assert directories(world, "a-1") == 2
+
+
+@pytest.mark.parametrize("fault", ["crash before", "crash after", "fail before", "fail after", "between"])
+def test_the_deletion_of_old_data_may_be_cut_short_at_any_write(fault: Fault) -> None:
+    for nth in range(1, 20):
+        world = World()
+        world.apply(EtcdClusterSpec.model_validate(SPEC))
+        world.settle()
+        replace_on_its_volume(world, "a-1")
+        world.apply(EtcdClusterSpec.model_validate({**SPEC, "healing": {"keepOldData": "0s"}}))
+        reached = _die_at(world, nth, fault)
+        world.settle()
+        assert directories(world, "a-1") == 1
+        world.close()
+        if not reached:
+            assert nth > 3
+            return
+    raise AssertionError("never comes to rest")

@@ -40,6 +40,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "label": {"podTemplate": {"metadata": {"labels": {"team": "a"}}}},
     "no patience": {"healing": {"replaceAfter": "10s"}},
     "patience": {"healing": {"replaceAfter": "Never"}},
+    "old data goes": {"healing": {"keepOldData": "0s"}},
+    "old data stays": {"healing": {"keepOldData": "Never"}},
     "pause": {"paused": True},
     "resume": {"paused": False},
 }

@@ -183,7 +183,7 @@ def test_a_member_that_stays_unwell_on_a_node_that_is_well_is_replaced_on_its_vo
     assert isinstance(step, RemoveMember)
     assert (step.member, step.member_id, step.through) == ("a-1", 0x11, "a-0")
     assert "spec.healing.replaceAfter (5m)" in step.reason
-    assert step.reason.endswith("; its old directory first stays on data-a-1")
+    assert step.reason.endswith("; its old directory first stays on data-a-1 (spec.healing.keepOldData: 168h)")
 
 
 def test_nobody_is_replaced_before_the_time_has_come() -> None:

@@ -6,12 +6,19 @@ from typing import Any, cast
 
 import pytest
 
+from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.observation import Objects
 from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.resources.names import Manifest
 from support.builders import UID, observation, pod
+
+
+def observer_with(kube: Any) -> Observer:
+    images = AgentImage(cast(Kube, kube), given="operator:1", namespace="", pod="")
+    etcd = cast(EtcdClient, SimpleNamespace())
+    return Observer(kube=cast(Kube, kube), etcd=etcd, domain="cluster.local", everywhere=True, images=images)
 
 
 class ReadsSideBySide:
@@ -42,9 +49,7 @@ class ReadsSideBySide:
 
 def test_pods_that_were_orphaned_while_they_were_read_are_still_the_clusters() -> None:
     kube = ReadsSideBySide()
-    observer = Observer(
-        kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
-    )
+    observer = observer_with(kube)
     picture = asyncio.run(observer.picture("ns", "a", None))
     assert picture is not None
     assert sorted(picture.objects.pods) == ["a-0", "a-1", "a-2"]
@@ -62,9 +67,7 @@ def test_what_was_said_of_a_pod_before_it_last_became_ready_is_overcome() -> Non
         async def list(self, *_: Any, **__: Any) -> list[Manifest]:
             return [{"metadata": {}, **event} for event in (before, after)]
 
-    observer = Observer(
-        kube=cast(Kube, Events()), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
-    )
+    observer = observer_with(Events())
     told = asyncio.run(observer._complaints("ns", "a", Objects(pods={"a-1": going})))
     assert [complaint.reason for complaint in told] == ["FailedMount"]
 
@@ -81,9 +84,7 @@ class Unlabelled(ReadsSideBySide):
 def test_a_pod_without_its_label_is_not_gone_where_that_would_prove_its_data_lost(medium: str, seen: list[str]) -> None:
     kube = Unlabelled(medium)
     kube.unlabelled = {"a-1"}
-    observer = Observer(
-        kube=cast(Kube, kube), etcd=cast(EtcdClient, SimpleNamespace()), domain="cluster.local", everywhere=True
-    )
+    observer = observer_with(kube)
     picture = asyncio.run(observer.picture("ns", "a", None))
     assert picture is not None
     assert sorted(picture.objects.pods) == seen

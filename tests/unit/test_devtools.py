@@ -68,7 +68,7 @@ def test_the_e2e_cluster_is_taken_down_even_after_an_interrupt(monkeypatch: pyte
     monkeypatch.setattr(layers, "RUNNERS", {"e2e": interrupted})
     with pytest.raises(KeyboardInterrupt):
         layers.run_layers(["e2e"], [], keep=False)
-    assert ran == [["hack/cluster", "down", "--name", name] for name in ("test-gw0", "test-gw1", "test-gw2")]
+    assert ran == [["hack/cluster", "down", "--name", name] for name in ("test-gw0", "test-gw1")]
 
 
 def test_a_cluster_that_the_developer_named_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_cluster_that_the_developer_named_is_left_alone(monkeypatch: pytest.Mo
 
 def test_each_worker_has_a_cluster_of_its_own_and_a_single_test_needs_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("E2E_CLUSTER", raising=False)
-    assert layers.e2e_clusters([]) == [layers.e2e_cluster(worker) for worker in ("gw0", "gw1", "gw2")]
+    assert layers.e2e_clusters([]) == [layers.e2e_cluster(worker) for worker in ("gw0", "gw1")]
     assert layers.e2e_clusters(["-k", "name"]) == [layers.e2e_cluster(None)] == ["test"]
 
 

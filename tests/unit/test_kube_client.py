@@ -135,7 +135,7 @@ async def test_longer_trouble_is_told_as_unavailable(api: Any) -> None:
 
 async def test_no_answer_at_all_is_unavailable_and_says_so(api: Any) -> None:
     async with api(Script(hang), timeout=0.1, retry_delays=()) as kube:
-        with pytest.raises(Unavailable, match=r"no answer within 0\.1 s") as caught:
+        with pytest.raises(Unavailable, match=r"no answer within \d") as caught:
             await kube.get(PODS, "ns", "a")
     assert caught.value.status == 0
 

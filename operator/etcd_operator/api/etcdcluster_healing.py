@@ -45,6 +45,28 @@ class HealingSpec(ApiModel):
     volume that is full, settings that etcd refuses. Choose more than a node takes to restart.
     """
 
+    keep_old_data: Annotated[
+        str,
+        Field(max_length=32),
+        AfterValidator(_duration_or_never),
+        Rule(
+            f"self == '{NEVER}' || ({is_duration('self')} && duration(self) >= duration('0s'))",
+            "must be a duration such as 168h, 0s to delete it at once, or Never to keep it for good",
+        ),
+    ] = "168h"
+    """How long the data of a member that was replaced is kept on the volume of the one in its place; or Never.
+
+    Counted from when the new member serves, and only while all members are well is anything deleted. `0s` deletes what
+    is kept now. Volumes that a member left behind (deletionPolicy Retain, a node that went away) are not meant.
+    """
+
+    @property
+    def kept_for(self) -> timedelta | None:
+        """`keepOldData`; `None` for Never."""
+        if self.keep_old_data == NEVER:
+            return None
+        return timedelta(seconds=Duration(self.keep_old_data).total_seconds())
+
     @property
     def patience(self) -> timedelta | None:
         """`replaceAfter`; `None` for Never."""

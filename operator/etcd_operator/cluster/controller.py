@@ -11,6 +11,7 @@ import structlog
 
 from etcd_operator.api import EtcdClusterStatus
 from etcd_operator.cluster.act import Accepted, Hands, NameTakenError, act, status_manifest
+from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum
@@ -76,7 +77,9 @@ class EtcdClusterController:
         domain = settings.cluster_domain or cluster_domain()
         self._etcd = EtcdClient(count=on_etcd_call)
         everywhere = not settings.watch_namespaces
-        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain, everywhere=everywhere)
+        image, own = settings.agent_image, settings.pod_name
+        images = AgentImage(kube, given=image, namespace=settings.lease_namespace, pod=own)
+        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain, everywhere=everywhere, images=images)
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()

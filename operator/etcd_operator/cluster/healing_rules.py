@@ -77,14 +77,8 @@ def _replacement(judged: Judged, member: SeenMember, reason: str) -> Plan | None
     mark = _mark(member)
     if annotations(claim).get(n.ABANDONED) == mark:
         return plan
-    step = Annotate(
-        kind="PersistentVolumeClaim",
-        name=claim["metadata"]["name"],
-        uid=claim["metadata"]["uid"],
-        annotations=((n.ABANDONED, mark),),
-        reason=f"member {member.name} is given up: {reason}",
-    )
-    return Plan(steps=(step,))
+    told = f"member {member.name} is given up: {reason}"
+    return Plan(steps=(Annotate.of("PersistentVolumeClaim", claim, told, annotations={n.ABANDONED: mark}),))
 
 
 def _mark(member: SeenMember) -> str:
@@ -174,14 +168,6 @@ def forget_what_was_given_up(judged: Judged) -> Plan | None:
         if claim is None or not annotations(claim).get(n.ABANDONED) or is_terminating(claim):
             continue
         if member.healthy and member.pod is not None and is_ready(member.pod):
-            metadata = claim["metadata"]
-            steps.append(
-                Annotate(
-                    kind="PersistentVolumeClaim",
-                    name=metadata["name"],
-                    uid=metadata["uid"],
-                    annotations=((n.ABANDONED, ""),),
-                    reason=f"member {member.name} serves from this volume",
-                )
-            )
+            reason = f"member {member.name} serves from this volume"
+            steps.append(Annotate.of("PersistentVolumeClaim", claim, reason, annotations={n.ABANDONED: ""}))
     return Plan(steps=tuple(steps)) if steps else None

@@ -80,7 +80,10 @@ def kept_data(judged: Judged, member: SeenMember) -> str:
     gone = member.trouble is not None and member.trouble.reason == "DataMissing"
     if claim is None or gone or is_terminating(claim) or claim.get("status", {}).get("phase") != "Bound":
         return ""
-    return f"; its old directory {judged.blueprint.seat(member.name).incarnation} stays on {claim['metadata']['name']}"
+    keep = judged.seen.cluster.spec.healing.keep_old_data
+    kept = f"spec.healing.keepOldData: {keep}"
+    directory, name = judged.blueprint.seat(member.name).incarnation, claim["metadata"]["name"]
+    return f"; its old directory {directory} stays on {name} ({kept})"
 
 
 def _is_incomplete(judged: Judged) -> bool:
@@ -296,7 +299,7 @@ def retire_volumes_of_removed_members(judged: Judged) -> Plan | None:
 
 
 def _retirement(judged: Judged, member: str, claim: n.Manifest) -> Step | None:
-    record, metadata = volume_records(judged.seen).get(member), claim["metadata"]
+    record = volume_records(judged.seen).get(member)
     ours = record is not None and record.cluster_id == judged.blueprint.cluster_id
     if judged.blueprint.spec.storage.deletion_policy == "Delete":
         never_served = record is None and judged.blueprint.uid in owner_uids(claim)
@@ -306,13 +309,8 @@ def _retirement(judged: Judged, member: str, claim: n.Manifest) -> Step | None:
         return Delete.of("PersistentVolumeClaim", claim, reason)
     if not ours:
         return None
-    return Annotate(
-        kind="PersistentVolumeClaim",
-        name=metadata["name"],
-        uid=metadata["uid"],
-        annotations=((n.MEMBER_STATE, MEMBER_REMOVED),),
-        reason=f"member {member} was removed; its volume is kept",
-    )
+    reason = f"member {member} was removed; its volume is kept"
+    return Annotate.of("PersistentVolumeClaim", claim, reason, annotations={n.MEMBER_STATE: MEMBER_REMOVED})
 
 
 def wait_for_membership(judged: Judged) -> Plan | None:

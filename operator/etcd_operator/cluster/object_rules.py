@@ -13,6 +13,7 @@ from etcd_operator.cluster.certificates import access_due, due, secret_steps
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
+from etcd_operator.cluster.old_data_rules import put_aside
 from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
 from etcd_operator.cluster.trouble import is_ready
@@ -143,14 +144,9 @@ def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember, later: s
     right = all(found.get(key) == value for key, value in wanted.items() if key not in later or key not in found)
     if right and is_satisfied(labels, metadata.get("labels")):
         return None
-    return Annotate(
-        kind="PersistentVolumeClaim",
-        name=metadata["name"],
-        uid=metadata["uid"],
-        annotations=tuple(wanted.items()),
-        labels=tuple(labels.items()),
-        reason=f"member {member.name} serves from this volume",
-    )
+    reason = f"member {member.name} serves from this volume"
+    wanted |= put_aside(found, wanted[n.INCARNATION], judged.seen.at)
+    return Annotate.of("PersistentVolumeClaim", claim, reason, annotations=wanted, labels=labels)
 
 
 def refresh_mounted_files(judged: Judged) -> Plan | None:
@@ -164,12 +160,11 @@ def refresh_mounted_files(judged: Judged) -> Plan | None:
     if not plan.bootstrapped:
         return None
     steps = tuple(
-        Annotate(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            annotations=((n.FILES_REFRESHED, plan.refreshed(member.name)),),
-            reason="its configuration file is the fuse now",
+        Annotate.of(
+            "Pod",
+            member.pod,
+            "its configuration file is the fuse now",
+            annotations={n.FILES_REFRESHED: plan.refreshed(member.name)},
         )
         for member in judged.membership.members
         if member.pod is not None
@@ -190,12 +185,11 @@ def refresh_certificates(judged: Judged) -> Plan | None:
     issued = max((annotations(each).get(n.ISSUED_AT, "") for each in mounted), key=_moment)
     wanted = ".".join(digest(each["data"])[:8] for each in mounted if each is not None)
     steps = tuple(
-        Annotate(
-            kind="Pod",
-            name=member.name,
-            uid=member.pod["metadata"]["uid"],
-            annotations=((n.CERTIFICATES_REFRESHED, wanted),),
-            reason="its certificates, or the authorities that it is to trust, are other ones now",
+        Annotate.of(
+            "Pod",
+            member.pod,
+            "its certificates, or the authorities that it is to trust, are other ones now",
+            annotations={n.CERTIFICATES_REFRESHED: wanted},
         )
         for member in judged.membership.members
         if plan.bootstrapped
@@ -343,13 +337,8 @@ def nudge_the_controller_of_missing_pods(judged: Judged) -> Plan | None:
     last = max(since, datetime.fromisoformat(nudged_at)) if nudged_at else since
     if judged.seen.at - last < min(max((last - since) / 2, NUDGE_AT_LEAST), NUDGE_AT_MOST):
         return None
-    step = Annotate(
-        kind="StatefulSet",
-        name=live["metadata"]["name"],
-        uid=live["metadata"]["uid"],
-        annotations=((n.NUDGED_AT, timestamp(judged.seen.at)),),
-        reason=f"{', '.join(missing)}: no pod was made",
-    )
+    reason = f"{', '.join(missing)}: no pod was made"
+    step = Annotate.of("StatefulSet", live, reason, annotations={n.NUDGED_AT: timestamp(judged.seen.at)})
     told = wait_for_members(judged) if judged.blueprint.bootstrapped else wait_for_bootstrap(judged)
     return Plan(steps=(step,), waiting=told.waiting if told else "")
 

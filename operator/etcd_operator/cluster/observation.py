@@ -114,6 +114,8 @@ class Observation:
     handshakes: Mapping[tuple[Side, str], Handshake] = field(default_factory=dict)
     #: The Secrets with authorities that the user provides, by side, where they exist.
     provided: Mapping[Side, Manifest] = field(default_factory=dict)
+    #: The image of `etcd_operator.agent`; empty where it is not known, or not needed.
+    agent_image: str = ""
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
 

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 from etcd_operator.api import EtcdCluster
 from etcd_operator.api.base import LocalObjectReference
+from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
 from etcd_operator.cluster.places import Places
-from etcd_operator.cluster.records import owner_uids
+from etcd_operator.cluster.records import annotations, owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.handshake import shake_hands
@@ -39,6 +40,7 @@ from etcd_operator.resources.names import (
     CLUSTER_LABEL,
     HTTP_PORT,
     MOST_MEMBERS,
+    OLD_DATA,
     PEER_PORT,
     Manifest,
     Names,
@@ -74,12 +76,13 @@ class Picture:
 class Observer:
     """Reads clusters for one operator."""
 
-    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool) -> None:
+    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool, images: AgentImage) -> None:
         """`everywhere`: the operator was installed for all namespaces, and may read what is in none."""
         self._kube = kube
         self._etcd = etcd
         self._domain = domain
         self._identities = Identities()
+        self._images = images
         self._places = Places(kube, allowed=everywhere)
         #: By cluster: for which alarms and members the keys were compared, and what came of it.
         self._compared: dict[tuple[str, str], tuple[object, asyncio.Task[dict[str, KeyHash]]]] = {}
@@ -155,6 +158,7 @@ class Observer:
             accepted=accepted,
             refusal=refusal,
             resizes=dict(resizes or {}),
+            agent_image=await self._images.name() if _has_old_data(picture.objects) else "",
             fresh_incarnation=uuid.uuid4().hex[:10],
         )
 
@@ -345,6 +349,10 @@ def _own_pods(
 def _speaks_tls(pod: Manifest) -> bool:
     """Whether the pod's etcd was started with a server certificate; what the spec says now may differ."""
     return any(volume["name"] == "server" for volume in pod["spec"].get("volumes") or [])
+
+
+def _has_old_data(objects: Objects) -> bool:
+    return any(annotations(claim).get(OLD_DATA) for claim in objects.claims.values())
 
 
 def _event_time(event: Manifest) -> str:

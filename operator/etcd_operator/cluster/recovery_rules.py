@@ -219,16 +219,7 @@ def _marks(judged: Judged, recovery: Recovery) -> tuple[Step, ...]:
             wanted = {n.MEMBER_STATE: MEMBER_REMOVED}
         if any(annotations(claim).get(key) != value for key, value in wanted.items()):
             reason = f"{recovery.member} is to be the only member; what is on this volume is kept aside"
-            metadata = claim["metadata"]
-            steps.append(
-                Annotate(
-                    kind="PersistentVolumeClaim",
-                    name=name,
-                    uid=metadata["uid"],
-                    annotations=tuple(wanted.items()),
-                    reason=reason,
-                )
-            )
+            steps.append(Annotate.of("PersistentVolumeClaim", claim, reason, annotations=wanted))
     return tuple(steps)
 
 

@@ -4,6 +4,7 @@ Pure data. Every step is safe to die before, after, and to repeat: it names the 
 the UID of the very object that was judged.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -69,6 +70,21 @@ class Annotate:
     reason: str
     annotations: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        live: Manifest,
+        reason: str,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Merge these into just this object, as it was seen."""
+        name, uid = live["metadata"]["name"], live["metadata"]["uid"]
+        pairs, tags = tuple((annotations or {}).items()), tuple((labels or {}).items())
+        return cls(kind=kind, name=name, uid=uid, reason=reason, annotations=pairs, labels=tags)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

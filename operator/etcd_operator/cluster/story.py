@@ -48,6 +48,8 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
                 )
             case Apply() if plan.rule == "recover":
                 tales.append(Tale(type="Warning", reason="Rebuilding", message=step.reason))
+            case Apply() if plan.rule == "delete_old_data":
+                tales.append(_tale("DeletingOldData", step.reason))
             case Apply() if published or plan.rule.startswith("refound"):
                 tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
             case IssueAuthority() | IssueLeaf() if published:

@@ -45,6 +45,10 @@ ETCD_VERSION = f"{GROUP}/etcd-version"
 TLS_MODES = f"{GROUP}/tls"
 #: On PersistentVolumeClaims: which member, and which pod, was given up because its node is away; see `Abandoned`.
 ABANDONED = f"{GROUP}/abandoned"
+#: On PersistentVolumeClaims: the directories of former members that are kept on the volume, and since when.
+OLD_DATA = f"{GROUP}/old-data"
+#: On the pod that deletes such directories: which, separated by commas.
+CLEANS = f"{GROUP}/cleans"
 #: On pods: cluster ID and incarnation of the member when its fuse file was written; setting it makes the kubelet
 #: refresh the file, and tells for good as which member this pod ran.
 #: Not in the pod template, whose every change would make the pods that run outdated.
@@ -148,6 +152,10 @@ class Names:
         """The pod that makes a member the only one; no StatefulSet gives a pod such a name."""
         return f"{member}-recovery"
 
+    def cleaning_pod(self, member: str) -> str:
+        """The pod that deletes old data from a member's volume."""
+        return f"{member}-cleaning"
+
     def member_of_claim(self, claim: str) -> str | None:
         member = claim.removeprefix("data-")
         return member if member != claim and self.ordinal(member) is not None else None
@@ -175,10 +183,10 @@ def selector_labels(cluster: str) -> dict[str, str]:
     }
 
 
-def recovery_labels(cluster: str) -> dict[str, str]:
-    """What the pod of a recovery carries: the watches find it, and nothing takes it for a member."""
+def helper_labels(cluster: str, purpose: str) -> dict[str, str]:
+    """What a pod beside the members carries: the watches find it, and nothing takes it for a member."""
     return {
-        "app.kubernetes.io/name": "etcd-recovery",
+        "app.kubernetes.io/name": f"etcd-{purpose}",
         "app.kubernetes.io/instance": cluster,
         CLUSTER_LABEL: cluster,
         MANAGED_BY_LABEL: MANAGER,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from etcd_operator.resources.blueprint import Blueprint, Recovery, owned_metadata
 from etcd_operator.resources.config_map import RECOVERY_FILE
-from etcd_operator.resources.names import RECOVERY, Manifest, recovery_labels
+from etcd_operator.resources.names import RECOVERY, Manifest, helper_labels
 from etcd_operator.resources.stateful_set import stateful_set
 
 
@@ -26,6 +26,6 @@ def recovery_pod(blueprint: Blueprint, recovery: Recovery) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**metadata, "labels": recovery_labels(names.name)},
+        "metadata": {**metadata, "labels": helper_labels(names.name, "recovery")},
         "spec": {**spec, "restartPolicy": "OnFailure", "containers": [etcd], "volumes": [*spec["volumes"], volume]},
     }

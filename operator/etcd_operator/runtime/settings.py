@@ -53,6 +53,8 @@ class Settings:
     health_port: int = 8080
     #: Address that they listen on; empty: all.
     health_address: str = ""
+    #: The image of the programs that run beside etcd (`etcd_operator.agent`); empty: the operator's own, from its pod.
+    agent_image: str = ""
     #: The DNS domain of this Kubernetes (cluster.local on most); empty: discovered.
     cluster_domain: str = ""
 
@@ -73,6 +75,7 @@ class Settings:
             log_level=env.read("LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info"),
             health_port=env.read("HEALTH_PORT", _whole(0, 65535), 8080),
             health_address=env.read("HEALTH_ADDRESS", str, ""),
+            agent_image=env.read("AGENT_IMAGE", str, ""),
             cluster_domain=env.read("CLUSTER_DOMAIN", _dns_name, ""),
         )
 
