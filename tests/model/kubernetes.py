@@ -109,6 +109,9 @@ class Controllers:
             self._report(pod)
 
     def _stateful_set(self, owner: Manifest) -> None:
+        if owner.get("status", {}).get("observedGeneration") != owner["metadata"]["generation"]:
+            owner["status"] = {**owner.get("status", {}), "observedGeneration": owner["metadata"]["generation"]}
+            self.store.touch(owner)
         spec, name = owner["spec"], owner["metadata"]["name"]
         for pod in self.store.all("Pod", spec["selector"]["matchLabels"]):
             metadata = pod["metadata"]
@@ -199,7 +202,7 @@ class Controllers:
             self.nodes.volumes.pop(tmpfs_of(pod), None)
             return
         if told := annotations(pod).get(CLEANS):
-            self._clean(pod, told.split(","))
+            self.clean(pod, told.split(","))
             return
         container = self.nodes.containers.get(uid)
         if container is None:
@@ -216,7 +219,7 @@ class Controllers:
         elif process is None and (container.ended_at is None or self._clock() - container.ended_at >= BACK_OFF):
             self._start(pod, container)
 
-    def _clean(self, pod: Manifest, incarnations: list[str]) -> None:
+    def clean(self, pod: Manifest, incarnations: list[str]) -> None:
         """Old data goes from a volume, at whatever moment the pod comes to run."""
         volume = self.volume_of(pod["metadata"]["name"])
         if volume is None or pod["status"]["phase"] == "Succeeded":
@@ -225,6 +228,7 @@ class Controllers:
             assert all(each.data is not volume.directories[path] for each in self.etcd.processes.values()), path
             del volume.directories[path]
         pod["status"]["phase"] = "Succeeded"
+        pod["status"]["containerStatuses"] = [{"name": "clean", "state": {"terminated": {"exitCode": 0}}}]
         self.store.touch(pod)
 
     def _first_container(self, pod: Manifest) -> Container | None:

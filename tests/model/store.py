@@ -156,7 +156,7 @@ class Store:
         self.on_delete(live)
         finalizers = metadata.setdefault("finalizers", [])
         finalizers += {"Foreground": [FOREGROUND], "Orphan": [ORPHAN], "Background": []}[propagation]
-        if finalizers or (kind == "Pod" and live.get("status", {}).get("phase") == "Running"):
+        if finalizers or (kind == "Pod" and _is_with_its_kubelet(live)):
             metadata["deletionTimestamp"] = timestamp(self._clock())
             self.touch(live)
         else:
@@ -193,7 +193,7 @@ class Store:
         """A claim that is going goes when no pod uses it any more; one that never started does not use it."""
         member = claim["metadata"]["name"].removeprefix("data-")
         pods = (self.get("Pod", f"{member}{suffix}") for suffix in ("", "-recovery", "-cleaning"))
-        if all(pod.get("status", {}).get("phase", "Pending") in ("Pending", "Succeeded") for pod in pods if pod):
+        if not any(pod["spec"].get("nodeName") for pod in pods if pod):
             self.remove(claim)
 
     def dependents(self, owner: Manifest) -> list[Manifest]:
@@ -211,6 +211,12 @@ class Store:
                 reference for reference in metadata["ownerReferences"] if reference["uid"] != owner["metadata"]["uid"]
             ]
             self.touch(manifest)
+
+
+def _is_with_its_kubelet(pod: Manifest) -> bool:
+    """Whether a pod has been given to a node, whose kubelet has to end it."""
+    over = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+    return bool(pod["spec"].get("nodeName")) and not over
 
 
 def _key_of(field: str, items: list[Any]) -> str | None:

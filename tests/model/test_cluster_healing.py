@@ -1,10 +1,12 @@
 """Members whose machines die: they are replaced elsewhere, whatever the operator dies of meanwhile."""
 
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
 from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.resources.names import Manifest
 from model.operator import Fault
 from model.world import CLAIM, World
 
@@ -194,3 +196,55 @@ def test_the_deletion_of_old_data_may_be_cut_short_at_any_write(fault: Fault) ->
             assert nth > 3
             return
     raise AssertionError("never comes to rest")
+
+
+def test_a_machine_that_dies_under_the_deletion_of_old_data_holds_up_nobody(world: World) -> None:
+    replace_on_its_volume(world, "a-1")
+    world.apply(EtcdClusterSpec.model_validate({**SPEC, "healing": {"replaceAfter": "10s", "keepOldData": "0s"}}))
+    for _ in range(10):
+        if world.store.get("Pod", "a-1-cleaning") is not None:
+            break
+        world.round()
+    before, node = ids(world), node_of(world, "a-1")
+    world.kubernetes.fail_node(node)
+    live(world, 40)
+    assert world.problem_at_rest() is None
+    assert ids(world)["a-1"] != before["a-1"]
+    assert node_of(world, "a-1") != node
+
+
+def test_a_kubelet_that_refuses_the_deletion_of_old_data_is_not_asked_all_the_time(world: World) -> None:
+    def reject(pod: Manifest, incarnations: list[str]) -> None:
+        if pod["status"]["phase"] != "Failed":
+            pod["status"] = {"phase": "Failed", "reason": "OutOfcpu"}
+            world.store.touch(pod)
+
+    replace_on_its_volume(world, "a-1")
+    world.apply(EtcdClusterSpec.model_validate({**SPEC, "healing": {"keepOldData": "0s"}}))
+    writes = list[str]()
+    with mock.patch.object(world.kubernetes, "clean", reject):
+        for _ in range(60):
+            writes += world.round()
+            world.tick()
+    assert writes.count("apply Pod") == 1
+    world.tick(660)
+    world.settle()
+    assert directories(world, "a-1") == 1
+
+
+@pytest.mark.parametrize(("members", "away"), [(3, ("a-0", "a-1")), (5, ("a-1",))])
+def test_a_change_of_size_and_members_that_stay_away(members: int, away: tuple[str, ...]) -> None:
+    """Down from five with two away that are to stay, and up from three with one away: neither waits for the other."""
+    world = World()
+    world.apply(EtcdClusterSpec.model_validate({**SPEC, "members": 8 - members}))
+    world.settle()
+    for node in [node_of(world, pod) for pod in away]:
+        world.kubernetes.fail_node(node)
+    for pod in away:
+        if (stuck := world.store.get("Pod", pod)) is not None and members > 3:
+            world.store.remove(stuck)  # kubectl delete pod --force
+    world.apply(EtcdClusterSpec.model_validate({**SPEC, "members": members}))
+    live(world, 120)
+    assert world.problem_at_rest() is None
+    assert set(ids(world)) == {f"a-{ordinal}" for ordinal in range(members)}
+    world.close()

@@ -138,3 +138,61 @@ def stumble(world: World, fault: Fault, nth: int, *, rounds: int) -> None:
         world.tick()
         world.round()
         world.tick()
+
+
+def turned_to_another() -> World:
+    """A rebuild whose pod finds no place, so that another member is named."""
+    world = lost(lose_nodes)
+    world.kubernetes.nodes.unplaced.add("a-2-recovery")
+    ask(world)
+    go_on_until(world, lambda: world.store.get("Pod", "a-2-recovery") is not None)
+    world.apply(spec(forceFrom="a-1", acceptDataLoss=True))
+    go_on_until(world, lambda: "Stopping" in world.recovery())
+    return world
+
+
+def test_another_member_may_be_named_when_the_first_one_cannot_be_made_the_only_one() -> None:
+    world = turned_to_another()
+    world.kubernetes.nodes.unplaced.clear()
+    world.settle()
+    assert len(world.forced) == 1
+    assert len(world.etcd.processes) == 3
+    world.close()
+
+
+def test_what_was_taken_apart_cannot_be_taken_back() -> None:
+    """The roster and the volumes' marks know of one member alone: the others would never start again."""
+    world = turned_to_another()
+    world.apply(spec())
+    world.kubernetes.nodes.unplaced.clear()
+    world.settle()
+    assert len(world.forced) == 1
+    assert len(world.etcd.processes) == 3
+    world.close()
+
+
+def test_what_a_rebuild_keeps_aside_outlives_larger_volumes_for_as_long_as_asked() -> None:
+    def asked(**more: object) -> EtcdClusterSpec:
+        never = {"healing": {"keepOldData": "Never"}, "storage": {"size": "20Gi"}}
+        return EtcdClusterSpec.model_validate({"members": 3, "tls": TLS_OFF, **never, **more})
+
+    def kept(world: World) -> list[int]:
+        return sorted(len(volume.directories) for volume in world.kubernetes.nodes.volumes.values())
+
+    world = lost(lose_nodes)
+    ask(world)
+    go_on_until(world, lambda: bool(world.forced))
+    world.kubernetes.nodes.unplaced.clear()
+    world.settle()
+    assert kept(world) == [1, 2, 2]
+    world.store.expandable = False
+    world.apply(asked())
+    for _ in range(60):
+        world.round()
+        world.tick(2)
+    assert kept(world) == [1, 2, 2]
+    assert world.told("VolumesNotGrown")
+    world.apply(asked(healing={"keepOldData": "0s"}))
+    world.settle()
+    assert kept(world) == [1, 1, 1]
+    world.close()

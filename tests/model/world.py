@@ -11,7 +11,7 @@ from etcd_operator.api import EtcdCluster, EtcdClusterSpec
 from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids
 from etcd_operator.cluster.settled import requested
 from etcd_operator.etcd.model import hex_id
-from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, REVISION, Manifest
+from etcd_operator.resources.names import CLUSTER_ID, MEMBER_STATE, RECOVERY, REVISION, Manifest
 from model.etcd import Data, Etcd, Volume
 from model.kubernetes import MACHINES, Controllers, tmpfs_of
 from model.membership import Change, History, Roster
@@ -379,6 +379,10 @@ class World:
             if quiet >= QUIET and (blocked or self.problem_at_rest() is None):
                 return
         raise AssertionError(f"does not come to rest: {self.problem_at_rest() or self.operator.kube.writes}")
+
+    def recovery(self) -> str:
+        """What the ConfigMap records of a rebuild."""
+        return annotations(self.store.get("ConfigMap", "a-config")).get(RECOVERY, "")
 
     def told(self, reason: str) -> bool:
         """Whether a condition gives this reason."""

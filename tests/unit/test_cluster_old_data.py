@@ -25,6 +25,7 @@ from support.builders import (
     live,
     observation,
     silent,
+    terminated,
     with_answer,
     with_object,
     with_pod,
@@ -45,7 +46,10 @@ def kept(seen: Observation, *entries: str, member: str = "a-1") -> Observation:
 def cleaning(seen: Observation, phase: str = "Running", told: str = "before", **metadata: Any) -> Observation:
     """The pod that deletes it, on its way."""
     made = cleaning_pod(blueprint(), "a-1", told.split(","), node="node-a-1", image="operator:1")
-    return with_object(seen, "other_pods", {**live(made, **metadata), "status": {"phase": phase}})
+    state = {"terminated": {"exitCode": 0}} if phase == "Succeeded" else {"waiting": {"message": "no such image"}}
+    status = {"phase": phase, "containerStatuses": [{"name": "clean", "state": state}]}
+    pod = live(made, **{"creationTimestamp": timestamp(NOW - timedelta(minutes=1)), **metadata})
+    return with_object(seen, "other_pods", {**pod, "status": status})
 
 
 def planned(seen: Observation) -> Plan:
@@ -145,7 +149,7 @@ def test_nothing_is_deleted_while(why: str) -> None:
     seen = NOT_NOW[why]()
     steps = [step for step in planned(seen).steps if isinstance(step, Apply) and step.manifest["kind"] == "Pod"]
     assert steps == []
-    if why not in ("no image is known", "it is paused"):
+    if why != "no image is known":
         assert isinstance(planned(cleaning(seen)).steps[0], Delete), "and what is on its way is stopped"
 
 
@@ -167,8 +171,38 @@ def test_the_record_of_a_volume_that_was_made_since_is_left_alone() -> None:
     assert isinstance(the_step(seen), Delete)
 
 
-def test_a_pod_that_was_evicted_makes_room_for_another() -> None:
-    assert isinstance(the_step(cleaning(kept(observation(), OLD), "Failed")), Delete)
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Failed"])
+def test_a_pod_that_gets_nowhere_is_told_and_makes_room_for_another_after_a_while(phase: str) -> None:
+    assert planned(cleaning(kept(observation(), OLD), phase)).rule == "at_rest"
+    ago = timestamp(NOW - timedelta(minutes=10, seconds=1))
+    step = the_step(cleaning(kept(observation(), OLD), phase, creationTimestamp=ago))
+    assert isinstance(step, Delete)
+    assert step.at_once
+    assert step.reason == "it could not delete old data, and is tried again: no such image"
+
+
+def test_a_pod_of_a_cluster_that_was_deleted_holds_up_nobody() -> None:
+    older = [{"kind": "EtcdCluster", "uid": "uid-older", "name": "a"}]
+    step = the_step(cleaning(kept(observation(), OLD), told="other", ownerReferences=older))
+    assert isinstance(step, Delete)
+
+
+def test_a_container_that_somebody_put_beside_it_does_not_matter() -> None:
+    seen = edited(
+        cleaning(kept(observation(), OLD), "Succeeded"),
+        "other_pods",
+        "a-1-cleaning",
+        lambda pod: pod["status"].update(phase="Running"),
+    )
+    assert isinstance(the_step(seen), Annotate)
+
+
+def test_old_data_that_fills_the_disk_can_be_deleted() -> None:
+    full = terminated('{"level":"fatal","msg":"failed to save","error":"write: no space left on device"}')
+    seen = with_answer(with_pod(kept(observation(), OLD), "a-1", state=full, ready=False), "a-1", silent("refused"))
+    assert judged(seen).membership.members[1].trouble.reason == "DiskFull"  # type: ignore[union-attr]
+    assert isinstance(the_step(seen), Apply)
+    assert not [step for step in planned(down(seen, "a-2")).steps if isinstance(step, Apply)]
 
 
 def test_a_pod_that_is_to_delete_something_else_goes() -> None:
@@ -177,5 +211,9 @@ def test_a_pod_that_is_to_delete_something_else_goes() -> None:
 
 def test_a_pod_that_is_on_its_way_keeps_nothing_waiting() -> None:
     assert planned(cleaning(kept(observation(), OLD))).rule == "at_rest"
-    going = cleaning(kept(observation(), OLD), deletionTimestamp="2026-11-21T12:00:00Z")
-    assert planned(going).rule == "at_rest"
+
+
+def test_a_pod_that_is_going_is_not_waited_for_on_a_node_that_may_be_away() -> None:
+    step = the_step(cleaning(kept(observation(), OLD), deletionTimestamp="2026-11-21T12:00:00Z"))
+    assert isinstance(step, Delete)
+    assert step.at_once

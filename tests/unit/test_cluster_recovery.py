@@ -135,7 +135,8 @@ def test_the_request_is_written_down_before_anything_is_stopped() -> None:
     step = the_step(lost("a-0", "a-1", forceFrom="a-2"))
     assert isinstance(step, Apply)
     assert step.manifest["kind"] == "ConfigMap"
-    assert record_of(step.manifest) == {"loss": SINCE, "member": "a-2", "state": "Stopping", "revision": 50}
+    told = {"loss": SINCE, "member": "a-2", "state": "Stopping", "revision": 50, "alone": False}
+    assert record_of(step.manifest) == told
     assert set(step.manifest["data"]) == {"a-0.yaml", "a-1.yaml", "a-2.yaml"}
     assert "what was acknowledged after revision 50 is lost" in step.reason
 
@@ -296,7 +297,7 @@ def test_the_other_volumes_are_marked_before_the_member_is_alone() -> None:
     made = planned(under_way("Forcing", claims=("a-1", "a-2")))
     found = {step.name: dict(step.annotations) for step in made.steps if isinstance(step, Annotate)}
     assert found == {
-        "data-a-1": {n.MEMBER_STATE: "removed"},
+        "data-a-1": {n.MEMBER_STATE: "removed", n.OLD_DATA: "first=2026-11-21T12:00:00Z"},
         "data-a-2": {n.MEMBER_STATE: "member", n.MEMBERS: "a-2"},
     }
     assert len(made.steps) == 2
@@ -375,7 +376,8 @@ def test_another_member_can_be_named_when_its_loss_is_accepted() -> None:
     assert "cannot be asked any more" in refusal(judged(seen))
     accepted = asking(seen, forceFrom="a-1", acceptDataLoss=True)
     step = the_step(accepted)
-    assert record_of(step.manifest) == {"loss": SINCE, "member": "a-1", "state": "Stopping", "revision": 0}
+    told = {"loss": SINCE, "member": "a-1", "state": "Stopping", "revision": 0, "alone": True}
+    assert record_of(step.manifest) == told
 
 
 def test_the_pod_of_another_members_rebuild_is_taken_away_first() -> None:

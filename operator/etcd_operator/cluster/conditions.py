@@ -276,7 +276,11 @@ def _ailment(judged: Judged, member: SeenMember) -> str:
     told += whereabouts(judged, member)
     if member.name in wanted_members(judged):
         due = replacement_due(judged, member)
-    return f"{told}; a new member takes its place unless it is back by {due:%Y-%m-%dT%H:%M:%SZ}" if due else told
+    if due is None:
+        return told
+    if due <= judged.seen.at:
+        return f"{told}; a new member takes its place as soon as the others can do without it"
+    return f"{told}; a new member takes its place unless it is back by {due:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _restarts_as_planned(judged: Judged, member: SeenMember) -> bool:
@@ -284,8 +288,9 @@ def _restarts_as_planned(judged: Judged, member: SeenMember) -> bool:
     if not is_restarting(judged, member) or member.trouble:
         return False
     created = (member.pod or {}).get("metadata", {}).get("creationTimestamp")
-    going = member.pod is None or is_terminating(member.pod)
-    return going or (created is not None and judged.seen.at - datetime.fromisoformat(created) < START)
+    if is_terminating(member.pod):
+        created = (member.pod or {})["metadata"]["deletionTimestamp"]
+    return member.pod is None or (created is not None and judged.seen.at - datetime.fromisoformat(created) < START)
 
 
 def _all_healthy(count: int) -> str:

@@ -18,9 +18,10 @@ from etcd_operator.cluster.membership_rules import (
     wanted_members,
 )
 from etcd_operator.cluster.observation import ResizeRefusal
+from etcd_operator.cluster.old_data_rules import keeps_old_data
 from etcd_operator.cluster.records import is_terminating, volume_records
 from etcd_operator.cluster.restart_rules import blocked_by, restart_under_way
-from etcd_operator.cluster.settled import granted, requested, size_of_new_volumes
+from etcd_operator.cluster.settled import granted, is_small, requested, size_of_new_volumes
 from etcd_operator.cluster.steps import Delete, GrowVolume, Plan, Step
 from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.model import hex_id
@@ -130,7 +131,7 @@ def growth_problem(judged: Judged) -> str:
     for claim in _growing_claims(judged).values():
         if failure := _resize_failure(claim):
             return failure
-    for claim in _small_claims(judged).values():
+    for member, claim in _small_claims(judged).items():
         refusal = _refusal(judged, claim)
         if refusal and not _is_final(refusal):
             return f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow: {refusal.message}"
@@ -139,6 +140,13 @@ def growth_problem(judged: Judged) -> str:
                 f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow to {_size(judged)}: its StorageClass "
                 "cannot expand volumes, and the only member cannot be replaced; set spec.members to 3, and back to 1 "
                 "when all volumes have grown, or allow volume expansion in the StorageClass where its driver can"
+            )
+        if refusal and (kept := keeps_old_data(judged, member)):
+            keep = judged.seen.cluster.spec.healing.keep_old_data
+            return (
+                f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow to {_size(judged)}, and is not "
+                "replaced while data of a former member is kept on it "
+                f"({', '.join(kept)}): spec.healing.keepOldData is {keep}"
             )
     return ""
 
@@ -158,14 +166,10 @@ def _claims(judged: Judged) -> dict[str, Manifest]:
 
 def _small_claims(judged: Judged) -> dict[str, Manifest]:
     """The claims that ask for less than the user does."""
-    wanted = judged.seen.cluster.spec.storage.size
+    wanted = judged.seen.cluster.spec
     if not judged.blueprint.bootstrapped:
         return {}
-    return {
-        member: claim
-        for member, claim in _claims(judged).items()
-        if (asked := requested(claim)) is not None and asked < wanted
-    }
+    return {member: claim for member, claim in _claims(judged).items() if is_small(claim, wanted)}
 
 
 def _growing_claims(judged: Judged) -> dict[str, Manifest]:
@@ -211,7 +215,9 @@ def _is_dispensable(judged: Judged, member: str) -> bool:
     members, record = judged.membership, volume_records(judged.seen).get(member)
     if record is None or record.cluster_id != judged.blueprint.cluster_id or members.list is None:
         return False
-    if record.member_id in {hex_id(listed.id) for listed in members.list.members}:
+    if record.member_id in {hex_id(listed.id) for listed in members.list.members} or members.alarmed:
+        return False
+    if keeps_old_data(judged, member):
         return False
     everyone = len(members.list.members) == len(members.members) and not members.learners
     return everyone and all(each.healthy and is_caught_up(judged, each) for each in members.members)
@@ -261,6 +267,7 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
         member
         for member in judged.membership.members
         if member.name in refused and member.listed and (member.healthy or _cannot_run(member))
+        if not keeps_old_data(judged, member.name)
     ]
     leader = judged.membership.leader
     return min(

@@ -15,7 +15,7 @@ from etcd_operator.cluster.membership_rules import (
     kept_data,
     missing_members,
     removal,
-    surplus_members,
+    too_few_to_add,
     wanted_members,
 )
 from etcd_operator.cluster.observation import Nodes, Place
@@ -47,13 +47,15 @@ def replace_member_of_a_lost_node(judged: Judged) -> Plan | None:
 def replace_unwell_member(judged: Judged) -> Plan | None:
     """Replace the member that has been unwell for spec.healing.replaceAfter; the one that has been for longest."""
     healing = judged.seen.cluster.spec.healing
-    if healing.patience is None or surplus_members(judged):
+    if healing.patience is None:
         return None
     for member in sorted(judged.membership.members, key=lambda each: unwell_for(judged, each), reverse=True):
         if unwell_for(judged, member) < healing.patience or _another_joins(judged, member):
             continue
-        if missing_members(judged) and member.name not in behind(judged):
-            continue  # one at a time, but for the very member that the next one waits for
+        if member.name not in wanted_members(judged):
+            continue
+        if missing_members(judged) and member.name not in behind(judged) and not too_few_to_add(judged):
+            continue  # one at a time, but for what the next one waits for
         if has_just_started(member, judged.seen.at, STARTING) and not is_cut_off(judged, member):
             continue
         where = whereabouts(judged, member)

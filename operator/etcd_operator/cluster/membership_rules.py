@@ -19,6 +19,7 @@ from etcd_operator.cluster.records import (
     owner_uids,
     volume_records,
 )
+from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
 from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.model import hex_id
@@ -80,6 +81,8 @@ def kept_data(judged: Judged, member: SeenMember) -> str:
     gone = member.trouble is not None and member.trouble.reason == "DataMissing"
     if claim is None or gone or is_terminating(claim) or claim.get("status", {}).get("phase") != "Bound":
         return ""
+    if is_small(claim, judged.seen.cluster.spec):
+        return ""  # the volume may have to go for a larger one
     keep = judged.seen.cluster.spec.healing.keep_old_data
     kept = f"spec.healing.keepOldData: {keep}"
     directory, name = judged.blueprint.seat(member.name).incarnation, claim["metadata"]["name"]
@@ -173,7 +176,7 @@ def add_missing_members(judged: Judged) -> Plan | None:
     for etcd, which then refuses, nor while somebody could tell the joiner who was a member before.
     """
     missing, through = missing_members(judged), told_through(judged)
-    if through is None or not missing or _too_few_to_add(judged):
+    if through is None or not missing or too_few_to_add(judged):
         return None
     if any(_is_joining(judged, member) and not member.trouble for member in judged.membership.members):
         return None
@@ -302,8 +305,9 @@ def _retirement(judged: Judged, member: str, claim: n.Manifest) -> Step | None:
     record = volume_records(judged.seen).get(member)
     ours = record is not None and record.cluster_id == judged.blueprint.cluster_id
     if judged.blueprint.spec.storage.deletion_policy == "Delete":
-        never_served = record is None and judged.blueprint.uid in owner_uids(claim)
-        if not ours and not never_served:
+        # One that names an etcd has served, also where a rebuild has marked it as a removed member's.
+        never_served = not annotations(claim).get(n.CLUSTER_ID) and judged.blueprint.uid in owner_uids(claim)
+        if (not ours and not never_served) or judged.membership.alarmed:
             return None
         reason = f"member {member} was removed, and spec.storage.deletionPolicy is Delete"
         return Delete.of("PersistentVolumeClaim", claim, reason)
@@ -329,7 +333,7 @@ def change_of_membership(judged: Judged) -> str:
     parts = [f"Adding members, {voters} of {size} vote: {'; '.join(told)}"] if told else []
     if surplus:
         parts.append(f"Scaling down to {size}: removing {', '.join(member.name for member in surplus)}")
-    if missing_members(judged) and _too_few_to_add(judged):
+    if missing_members(judged) and too_few_to_add(judged):
         parts.append("waiting until more voters are well")
     elif missing_members(judged) and restart_goes_first(judged):
         parts.append("waiting until the members have restarted")
@@ -342,7 +346,7 @@ def change_of_membership(judged: Judged) -> str:
     return "; ".join(parts)
 
 
-def _too_few_to_add(judged: Judged) -> bool:
+def too_few_to_add(judged: Judged) -> bool:
     """Whether so few voters are well that etcd adds nobody, not even a learner.
 
     isConnectedToQuorumAfterAddingNewMemberSince, server/etcdserver/util.go: three may not lack one, five may.

@@ -15,6 +15,7 @@ from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
 from etcd_operator.cluster.old_data_rules import put_aside
 from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
+from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.etcd.model import hex_id
@@ -41,7 +42,7 @@ def wait_for_leftovers(judged: Judged) -> Plan | None:
     leftovers = [
         f"{manifest['kind']} {manifest['metadata']['name']}"
         for manifest in judged.seen.objects.all()
-        if is_leftover(judged.seen, manifest)
+        if is_leftover(judged.seen, manifest) and n.CLEANS not in annotations(manifest)
     ]
     if leftovers:
         return Plan(waiting=f"Waiting for {leftovers[0]} of a deleted EtcdCluster to be gone ({len(leftovers)} left)")
@@ -145,7 +146,8 @@ def _volume_record(judged: Judged, plan: Blueprint, member: SeenMember, later: s
     if right and is_satisfied(labels, metadata.get("labels")):
         return None
     reason = f"member {member.name} serves from this volume"
-    wanted |= put_aside(found, wanted[n.INCARNATION], judged.seen.at)
+    if not is_small(claim, judged.seen.cluster.spec):  # one that is replaced by a larger one keeps nothing
+        wanted |= put_aside(found, wanted[n.INCARNATION], judged.seen.at)
     return Annotate.of("PersistentVolumeClaim", claim, reason, annotations=wanted, labels=labels)
 
 

@@ -6,7 +6,7 @@ The pod that deletes them never holds up anything else: it is taken away when an
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
@@ -15,8 +15,11 @@ from etcd_operator.cluster.records import annotations, is_terminating, timestamp
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, Step
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.resources import names as n
-from etcd_operator.resources.cleaning_pod import cleaning_pod
+from etcd_operator.resources.cleaning_pod import CONTAINER, cleaning_pod
 from etcd_operator.resources.compare import sealed
+
+#: How long one pod may try to delete old data before it makes room for another.
+TRIED_FOR = timedelta(minutes=10)
 
 
 def old_data(found: Mapping[str, str]) -> dict[str, datetime]:
@@ -45,22 +48,41 @@ def _recorded(kept: Mapping[str, datetime]) -> str:
     return ",".join(f"{incarnation}={timestamp(since)}" for incarnation, since in sorted(kept.items()))
 
 
+def keeps_old_data(judged: Judged, member: str) -> tuple[str, ...]:
+    """The directories on a member's volume that may not be deleted yet, as long as there are any."""
+    keep = judged.seen.cluster.spec.healing.kept_for
+    kept = old_data(annotations(judged.seen.objects.claims.get(judged.blueprint.names.claim(member))))
+    return tuple(sorted(name for name, since in kept.items() if keep is None or judged.seen.at - since < keep))
+
+
 def take_away_cleaners(judged: Judged) -> Plan | None:
-    """Let pods go that deleted old data, or that are to do so no more; what they deleted is struck off the record."""
+    """Let pods go that deleted old data, or that are to do so no more; what they deleted is struck off the record.
+
+    At once: what still runs of such a pod on a node that does not answer harms nothing, and a pod that is only going
+    would keep the claim of its volume from going.
+    """
     steps: list[Step] = []
     for pod in judged.seen.objects.other_pods.values():
         told = annotations(pod).get(n.CLEANS)
-        if not told or is_terminating(pod):
+        if not told:
             continue
-        member = _member_of(judged, pod)
-        done = _phase(pod) == "Succeeded"
-        if done and (step := _strike_off(judged, pod, told.split(","))):
+        if _is_done(pod) and (step := _strike_off(judged, pod, told.split(","))):
             steps.append(step)
-        elif done:
-            steps.append(Delete.of("Pod", pod, "the old data is deleted"))
-        elif member is None or told != ",".join(_due(judged, member)) or _has_failed(pod):
-            steps.append(Delete.of("Pod", pod, "old data is not to be deleted now"))
+        elif reason := _why_it_goes(judged, pod, told):
+            steps.append(Delete.of("Pod", pod, reason, at_once=True))
     return Plan(steps=tuple(steps)) if steps else None
+
+
+def _why_it_goes(judged: Judged, pod: n.Manifest, told: str) -> str:
+    """Why a pod that deletes old data is taken away; empty where it goes on."""
+    if _is_done(pod):
+        return "the old data is deleted"
+    member = _member_of(judged, pod)
+    if member is None or is_terminating(pod) or told != ",".join(_due(judged, member)):
+        return "old data is not to be deleted now"
+    if judged.seen.at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) > TRIED_FOR:
+        return f"it could not delete old data, and is tried again: {_last_words(pod) or 'it never ran'}"
+    return ""
 
 
 def _member_of(judged: Judged, pod: n.Manifest) -> SeenMember | None:
@@ -68,13 +90,21 @@ def _member_of(judged: Judged, pod: n.Manifest) -> SeenMember | None:
     return next((member for member in judged.membership.members if names.cleaning_pod(member.name) == name), None)
 
 
-def _has_failed(pod: n.Manifest) -> bool:
-    """Whether the pod as a whole has ended in vain: it was evicted, perhaps."""
-    return _phase(pod) == "Failed"
+def _is_done(pod: n.Manifest) -> bool:
+    """Whether the program has ended well, whatever else somebody put into the pod."""
+    return (_state(pod).get("terminated") or {}).get("exitCode") == 0
 
 
-def _phase(pod: n.Manifest) -> str:
-    return str(pod.get("status", {}).get("phase", ""))
+def _last_words(pod: n.Manifest) -> str:
+    """What the kubelet or the program says of why it gets nowhere."""
+    last, status = _state(pod), pod.get("status", {})
+    told = last.get("waiting") or last.get("terminated") or {}
+    return str(told.get("message") or told.get("reason") or status.get("message") or status.get("reason") or "")
+
+
+def _state(pod: n.Manifest) -> n.Manifest:
+    containers = pod.get("status", {}).get("containerStatuses") or []
+    return next((dict(each["state"]) for each in containers if each["name"] == CONTAINER), {})
 
 
 def _strike_off(judged: Judged, pod: n.Manifest, deleted: list[str]) -> Step | None:
@@ -116,7 +146,7 @@ def _due(judged: Judged, member: SeenMember) -> tuple[str, ...]:
     """The directories to be deleted now from a member's volume, the one that it serves from never among them."""
     plan, keep = judged.blueprint, judged.seen.cluster.spec.healing.kept_for
     claim = judged.seen.objects.claims.get(plan.names.claim(member.name))
-    if keep is None or claim is None or member.pod is None or not _all_well(judged):
+    if keep is None or claim is None or member.pod is None or not _all_well(judged, member):
         return ()
     found, serves = annotations(claim), plan.seat(member.name).incarnation
     if is_terminating(claim) or found.get(n.CLUSTER_ID) != plan.cluster_id or found.get(n.INCARNATION) != serves:
@@ -125,15 +155,25 @@ def _due(judged: Judged, member: SeenMember) -> tuple[str, ...]:
     return tuple(sorted(name for name, since in kept.items() if judged.seen.at - since >= keep and name != serves))
 
 
-def _all_well(judged: Judged) -> bool:
-    """Whether the members are those that are wanted, all of them well: nobody needs old data, and nothing moves."""
+def _all_well(judged: Judged, cleaned: SeenMember) -> bool:
+    """Whether the members are those that are wanted, all of them well: nobody needs old data, and nothing moves.
+
+    But for the one whose volume is to be cleaned, where that is full: it may be the old data that fills it.
+    """
     plan, members = judged.blueprint, judged.membership
     if judged.seen.cluster.spec.paused or not plan.bootstrapped or members.quorum is not Quorum.HEALTHY:
         return False
     if missing_members(judged) or surplus_members(judged) or members.learners or not members.confirmed:
         return False
-    if plan.recovery is not None and plan.recovery.active:
+    if members.alarmed or (plan.recovery is not None and plan.recovery.active):
         return False
-    pods = [member.pod for member in members.members]
-    ready = all(pod is not None and not is_terminating(pod) and is_ready(pod) for pod in pods)
-    return ready and all(member.healthy and not plan.seat(member.name).joining for member in members.members)
+    return all(_is_well(judged, member) or (member is cleaned and _is_full(member)) for member in members.members)
+
+
+def _is_well(judged: Judged, member: SeenMember) -> bool:
+    ready = member.pod is not None and not is_terminating(member.pod) and is_ready(member.pod)
+    return ready and member.healthy and not judged.blueprint.seat(member.name).joining
+
+
+def _is_full(member: SeenMember) -> bool:
+    return member.trouble is not None and member.trouble.reason == "DiskFull"

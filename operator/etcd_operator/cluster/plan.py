@@ -26,10 +26,10 @@ Rule = Callable[[Judged], Plan | None]
 
 RULES: tuple[Rule, ...] = (
     object_rules.release_volumes,
+    old_data_rules.take_away_cleaners,
     object_rules.wait_when_paused,
     object_rules.wait_for_leftovers,
     object_rules.refuse_disputed_records,
-    old_data_rules.take_away_cleaners,
     recovery_rules.recover,
     bootstrap_rules.refuse_to_found_on_bad_input,
     bootstrap_rules.record_bootstrap,

@@ -17,6 +17,7 @@ from dataclasses import replace
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum
 from etcd_operator.cluster.observation import Named
+from etcd_operator.cluster.old_data_rules import put_aside
 from etcd_operator.cluster.records import MEMBER, MEMBER_REMOVED, annotations, is_terminating, timestamp, volume_record
 from etcd_operator.cluster.recovery import FIELD, cost, loses, objection, report_of, standing_loss
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, Step
@@ -82,7 +83,8 @@ def _begin_from_another(judged: Judged, recovery: Recovery) -> Plan | None:
     asked = judged.seen.cluster.spec.recovery.force_from
     if not asked or asked == recovery.member or _no_other(judged, recovery, asked):
         return None
-    other = replace(recovery, member=asked, state="Stopping", revision=0)
+    alone = recovery.alone or recovery.state == "Forcing"
+    other = replace(recovery, member=asked, state="Stopping", revision=0, alone=alone)
     reason = f"rebuilding the etcd from {asked} instead of {recovery.member}, as {FIELD} asks now: {cost(None)}"
     return _record(judged, replace(judged.blueprint, recovery=other), reason)
 
@@ -104,14 +106,18 @@ def _stop(judged: Judged, recovery: Recovery) -> Plan:
     """Stop all members, unless a quorum is back or the request was taken back; go on when every old pod is gone."""
     plan = judged.blueprint
     withdrawn = "" if judged.seen.cluster.spec.recovery.force_from else f"{FIELD} was taken out"
-    if back := ("a quorum answers again" if judged.membership.confirmed else withdrawn):
+    back = "a quorum answers again" if judged.membership.confirmed else withdrawn
+    if back and not recovery.alone:
         return _record(judged, replace(plan, recovery=None), f"the etcd is not rebuilt: {back}")
     if steps := _apply_stateful_set(
         judged, plan, f"the members are stopped, to rebuild the etcd from {recovery.member}"
     ):
         return Plan(steps=steps)
     if standing := _old_pods(judged):
-        return Plan(waiting=f"{_stage(recovery)}: {'; '.join(_going(pod) for pod in standing)}")
+        waiting = f"{_stage(recovery)}: {'; '.join(_going(pod) for pod in standing)}"
+        return Plan(steps=_deletions(judged, standing), waiting=waiting)
+    if not _is_seen_by_its_controller(judged):
+        return Plan(waiting=f"{_stage(recovery)}: Kubernetes has not taken note yet that no member is to run")
     seat = plan.seats.get(recovery.member) or _seat_on_volume(judged, recovery.member)
     alone = replace(
         plan,
@@ -120,6 +126,13 @@ def _stop(judged: Judged, recovery: Recovery) -> Plan:
         recovery=replace(recovery, state="Forcing"),
     )
     return _record(judged, alone, f"no old member runs any more: {recovery.member} becomes the only one")
+
+
+def _is_seen_by_its_controller(judged: Judged) -> bool:
+    """Whether the StatefulSet controller knows that it is to run nobody: one that does not may still make pods."""
+    live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set) or {"metadata": {}}
+    wanted, seen = live["metadata"].get("generation", 0), live.get("status", {}).get("observedGeneration", 0)
+    return bool(seen >= wanted)
 
 
 def _force(judged: Judged, recovery: Recovery) -> Plan:
@@ -211,13 +224,15 @@ def _marks(judged: Judged, recovery: Recovery) -> tuple[Step, ...]:
         member = judged.blueprint.names.member_of_claim(name)
         if member is None or is_terminating(claim):
             continue
+        found = annotations(claim)
         wanted = {n.MEMBER_STATE: MEMBER, n.MEMBERS: recovery.member}
+        wanted |= put_aside(found, found.get(n.INCARNATION, ""), judged.seen.at)
         if member != recovery.member:
             record = volume_record(claim, member)
             if record is None or record.cluster_id != judged.blueprint.cluster_id:
                 continue
-            wanted = {n.MEMBER_STATE: MEMBER_REMOVED}
-        if any(annotations(claim).get(key) != value for key, value in wanted.items()):
+            wanted = {n.MEMBER_STATE: MEMBER_REMOVED, **put_aside(found, "", judged.seen.at)}
+        if any(found.get(key) != value for key, value in wanted.items()):
             reason = f"{recovery.member} is to be the only member; what is on this volume is kept aside"
             steps.append(Annotate.of("PersistentVolumeClaim", claim, reason, annotations=wanted))
     return tuple(steps)

@@ -320,6 +320,12 @@ def size_of_new_volumes(stateful_set: Manifest | None) -> Quantity | None:
     return requested(templates[0]) if templates else None
 
 
+def is_small(claim: Manifest, wanted: EtcdClusterSpec) -> bool:
+    """Whether a claim asks for less than the user does."""
+    asked = requested(claim)
+    return asked is not None and asked < wanted.storage.size
+
+
 def requested(claim: Manifest) -> Quantity | None:
     """How much a volume claim asks for."""
     return _quantity((((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage"))

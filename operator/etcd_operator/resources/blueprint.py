@@ -58,14 +58,17 @@ class Recovery:
     """A rebuild of this etcd from one member's data, as the objects record it.
 
     `loss` is when the loss of the quorum was first seen that it is for, and `revision` the member's, 0 where that was
-    not known. While it is Stopping, nothing has happened that cannot be taken back. While it is Forcing, `member` is
-    the only one in the roster, and made so in etcd. Until it is Rebuilt, the StatefulSet runs nobody.
+    not known. While it is Stopping, nothing has happened that cannot be taken back, unless `alone`: then another member
+    was the only one in the roster before, and the volumes of the others are marked as removed members'. While it is
+    Forcing, `member` is the only one in the roster, and made so in etcd. Until it is Rebuilt, the StatefulSet runs
+    nobody.
     """
 
     loss: str
     member: str
     state: RecoveryState
     revision: int = 0
+    alone: bool = False
 
     @property
     def active(self) -> bool:

@@ -10,6 +10,7 @@ from etcd_operator.resources.blueprint import Blueprint, owned_metadata
 from etcd_operator.resources.names import CLEANS, Manifest, helper_labels
 from etcd_operator.resources.stateful_set import stateful_set
 
+CONTAINER = "clean"
 #: What of a member's pod decides whether a pod may run on its node and write to its volume.
 _AS_THE_MEMBER = (
     "imagePullSecrets",
@@ -28,11 +29,11 @@ def cleaning_pod(blueprint: Blueprint, member: str, incarnations: Sequence[str],
     etcd = next(container for container in of_member["containers"] if container["name"] == "etcd")
     mount = next(mount for mount in etcd["volumeMounts"] if mount["name"] == "data")
     container = {
-        "name": "clean",
+        "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "etcd_operator.agent.clean", mount["mountPath"], *incarnations],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}},
         "securityContext": etcd["securityContext"],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [mount],
@@ -47,6 +48,7 @@ def cleaning_pod(blueprint: Blueprint, member: str, incarnations: Sequence[str],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "restartPolicy": "OnFailure",
+            "terminationGracePeriodSeconds": 1,
             "nodeName": node,
             "containers": [container],
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": names.claim(member)}}],
