@@ -320,7 +320,10 @@ def lasting_pod(etcd: str) -> Manifest:
     On the control plane, the node that no test stops or cuts off.
     """
     pod: Manifest = yaml.safe_load(environment.etcdctl_pod(etcd))
-    pod["spec"]["containers"][0] |= {"command": ["/usr/local/bin/etcdctl", "txn", "--interactive"], "stdin": True}
+    container = pod["spec"]["containers"][0]
+    container |= {"command": ["/usr/local/bin/etcdctl", "txn", "--interactive"], "stdin": True}
+    # Of its own, etcdctl gives up after 5 s; kube-proxy may take that long on a busy node to learn of other endpoints.
+    container["env"] = [*container.get("env", []), {"name": "ETCDCTL_COMMAND_TIMEOUT", "value": "20s"}]
     pod["spec"]["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
     return pod
 

@@ -140,7 +140,7 @@ def test_volumes_that_cannot_grow_are_replaced_with_their_members(etcd: Etcd) ->
         for reason in ("RemovingMember", "AddingMember"):
             etcd.wait_event(reason)
             kill_operator(etcd.cluster)
-        etcd.wait_told("GrowingVolumes", "1 of 3 done", timeout=120)
+        etcd.wait_told("GrowingVolumes", "of 3 done", timeout=120)
         wait_grown(etcd)
     writers.check()
     assert etcd.status()["clusterID"] == status["clusterID"]
@@ -148,7 +148,7 @@ def test_volumes_that_cannot_grow_are_replaced_with_their_members(etcd: Etcd) ->
     assert not old & {claim["spec"]["volumeName"] for claim in etcd.claims().values()}
     for member in MEMBERS:
         assert etcd.read_from(member, "kept") == "yes"
-    etcd.wait_event("MovingLeader", status["leader"], timeout=10)
+    etcd.wait_event("MovingLeader", "its volume is to have 2Gi", timeout=10)
 
 
 def test_the_only_member_waits_for_others_and_then_moves(etcd: Etcd) -> None:
