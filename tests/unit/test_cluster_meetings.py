@@ -1,5 +1,6 @@
 """Where families of rules meet: what one may do is not always right beside what another has done or promised."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,8 +12,9 @@ from etcd_operator.cluster.growth_rules import growth_problem
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.records import timestamp
-from etcd_operator.cluster.steps import Delete, Plan, RemoveMember, Step
+from etcd_operator.cluster.steps import Apply, Delete, Plan, RemoveMember, Step
 from etcd_operator.resources import names as n
+from etcd_operator.resources.names import Manifest
 from support.builders import (
     NAMES,
     NOW,
@@ -32,6 +34,7 @@ from support.builders import (
 from unit import test_cluster_growth as growth
 from unit import test_cluster_healing as healing
 from unit import test_cluster_membership as membership
+from unit import test_cluster_recovery as recovery
 from unit import test_cluster_restart as restart
 
 LATELY, LONG_AGO = timestamp(NOW - timedelta(seconds=20)), timestamp(NOW - timedelta(hours=3))
@@ -129,3 +132,36 @@ def test_a_pod_that_does_not_go_is_no_planned_restart_for_ever(since: str, plann
     seen = with_pod(with_answer(seen, "a-1", silent()), "a-1", deletionTimestamp=since)
     condition = degraded(judged(seen), Outcome(plan=Plan()))
     assert (condition.reason == "Restarting") is planned, condition
+
+
+# --- rebuilds ---------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_becomes_the_only_one_before_the_controller_knows_that_nobody_is_to_run() -> None:
+    def generations(manifest: Manifest) -> None:
+        manifest["metadata"]["generation"] = 2
+        manifest["status"] = {"observedGeneration": 1}
+
+    late = edited(recovery.under_way("Stopping"), "stateful_sets", "a", generations)
+    assert not steps(late)
+    assert "Kubernetes has not taken note yet" in plan(judged(late)).waiting
+    known = edited(late, "stateful_sets", "a", lambda manifest: manifest["status"].update(observedGeneration=2))
+    assert steps(known)
+
+
+def test_a_rebuild_that_took_the_roster_apart_goes_on_although_it_is_taken_back() -> None:
+    def apart(manifest: Manifest) -> None:
+        told = manifest["metadata"]["annotations"]
+        told[n.RECOVERY] = json.dumps({**json.loads(told[n.RECOVERY]), "alone": True})
+
+    seen = edited(recovery.asking(recovery.under_way("Stopping")), "config_maps", "a-config", apart)
+    (step,) = steps(seen)
+    assert isinstance(step, Apply)
+    assert recovery.record_of(step.manifest)["member"] == "a-2", "the StatefulSet follows the record, which stands"
+
+
+def test_the_pod_of_the_member_that_was_to_be_the_only_one_before_is_taken_away() -> None:
+    seen = with_object(recovery.under_way("Stopping"), "other_pods", recovery.one_off())
+    (step,) = steps(seen)
+    assert isinstance(step, Delete)
+    assert (step.kind, step.name) == ("Pod", "a-2-recovery")
