@@ -6,10 +6,11 @@ process is ended by its id when the context ends.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,15 +38,27 @@ def etcd_program(version: str, name: str = "etcd") -> Path:
     return ensure_etcd_programs(version, Progress()) / name
 
 
+def _candidates() -> Iterator[int]:
+    """Ports below those that the kernel gives to connections, round and round; other workers of a run have others."""
+    first = 20_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return itertools.cycle(range(first, first + 2_000))
+
+
+_CANDIDATES = _candidates()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listened on a moment ago."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            taken = stack.enter_context(socket.socket())
-            taken.bind(("127.0.0.1", 0))
-            found.append(int(taken.getsockname()[1]))
-        return found
+    """Ports of loopback that nobody uses, and that stay free while their process is stopped for a while."""
+    return list(itertools.islice(filter(_is_free, _CANDIDATES), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass(slots=True)
@@ -115,7 +128,10 @@ class MemberProcess:
         return await asyncio.wait_for(self.process.wait(), within)
 
     def freeze(self) -> None:
+        """Stop it, and wait until all of its threads stand still: a signal takes its time."""
+        assert self.process is not None
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

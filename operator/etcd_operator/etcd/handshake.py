@@ -21,7 +21,8 @@ K = TypeVar("K")
 #: whether it took the client's certificate.
 _REQUEST = b"GET /version HTTP/1.0\r\n\r\n"
 
-#: A member that refuses resets the connection, at times before its alert was read: then it is asked again.
+#: A member that refuses resets the connection, at times before its alert was read. One that ends does so too, but only
+#: once: then nobody answers. So many resets, each after a whole handshake, are a refusal.
 _TRIES = 3
 
 
@@ -35,13 +36,15 @@ async def _with_one(address: str, who: TLSIdentity, timeout: float) -> Handshake
     context = _context(who)
     with contextlib.suppress(OSError, EOFError, TimeoutError):  # ssl.SSLError is an OSError
         async with asyncio.timeout(timeout):
-            for _ in range(_TRIES):
-                with contextlib.suppress(ConnectionResetError):
-                    return await _once(address, context)
+            for attempt in range(_TRIES):
+                seen, certain = await _once(address, context)
+                if certain or attempt == _TRIES - 1:
+                    return seen
     return None
 
 
-async def _once(address: str, context: ssl.SSLContext) -> Handshake | None:
+async def _once(address: str, context: ssl.SSLContext) -> tuple[Handshake | None, bool]:
+    """What was seen, and whether it cannot mean anything else."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
@@ -53,18 +56,20 @@ async def _once(address: str, context: ssl.SSLContext) -> Handshake | None:
         writer.transport.abort()
 
 
-async def _seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Handshake | None:
+async def _seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Handshake | None, bool]:
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     if not shown:
-        return None
+        return None, True
     certificate = ssl.DER_cert_to_PEM_cert(shown).encode()
     try:
         writer.write(_REQUEST)
         await writer.drain()
         answered = bool(await reader.read(1))
     except ssl.SSLError:
-        return Handshake(certificate=certificate, accepted=False)
-    return Handshake(certificate=certificate, accepted=True) if answered else None
+        return Handshake(certificate=certificate, accepted=False), True
+    except ConnectionError:
+        return Handshake(certificate=certificate, accepted=False), False
+    return Handshake(certificate=certificate, accepted=True) if answered else None, True
 
 
 def _context(who: TLSIdentity) -> ssl.SSLContext:
