@@ -273,6 +273,12 @@ class Etcd:
             # kubectl's own connection broke, which says nothing of etcd; all that is asked here may be asked twice.
             return self.cluster.kubectl(*exec_, *arguments, timeout=timeout, stdin=stdin).strip()
 
+    def forget_client(self) -> None:
+        """Take etcdctl's pod away: the Secret that it mounts is another one after the EtcdCluster was made anew."""
+        pod = f"{self.name}-etcdctl"
+        self.cluster.delete("pods", self.namespace, pod, gracePeriodSeconds=0)
+        self.cluster.wait_until_gone("pods", self.namespace, name=pod)
+
     def endpoint(self, address: str) -> Endpoint:
         """A member by its pod's address, as a client with the client Secret reaches it."""
         access = self.secret("client")

@@ -11,11 +11,10 @@ OWNED = ("statefulsets", "configmaps", "services", "poddisruptionbudgets", "secr
 
 def delete_all(etcd: Etcd) -> None:
     """Delete the EtcdCluster and wait until all that it owned is gone; the tests' own etcdctl pod goes too."""
-    etcd.cluster.delete("pods", etcd.namespace, f"{etcd.name}-etcdctl")
+    etcd.forget_client()
     etcd.delete()
     for plural in OWNED:
         etcd.cluster.wait_until_gone(plural, etcd.namespace, labels=etcd.labels)
-    etcd.cluster.wait_until_gone("pods", etcd.namespace, name=f"{etcd.name}-etcdctl")
 
 
 def test_deleting_removes_everything_but_the_volumes_and_applying_again_adopts_them(etcd: Etcd) -> None:
@@ -61,8 +60,7 @@ def test_it_may_be_applied_again_before_the_old_one_is_gone(etcd: Etcd) -> None:
     etcd.wait(lambda seen: seen["metadata"]["uid"] != old and environment.is_available(seen), timeout=90)
     assert etcd.status()["clusterID"] == before
     # The pod that asked before trusts the authority of the EtcdCluster that is gone.
-    etcd.cluster.delete("pods", etcd.namespace, f"{etcd.name}-etcdctl")
-    etcd.cluster.wait_until_gone("pods", etcd.namespace, name=f"{etcd.name}-etcdctl")
+    etcd.forget_client()
     assert etcd.read("kept") == "yes"
 
 

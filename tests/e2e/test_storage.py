@@ -248,6 +248,7 @@ def test_all_data_in_memory_lost_at_once_is_told_and_nothing_is_founded_anew(etc
     assert (status["clusterID"], status["bootstrap"]) == (before["clusterID"], before["bootstrap"])
     assert not etcd.ready_addresses()
     etcd.delete()
+    etcd.forget_client()
     etcd.create(storage={"medium": "Memory", "size": "256Mi"})
     assert etcd.status()["clusterID"] != before["clusterID"]
     assert etcd.read("kept") == ""
