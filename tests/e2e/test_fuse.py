@@ -7,6 +7,7 @@ import pytest
 from devtools import environment
 from e2e.faults import empty
 from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError, stretch
+from e2e.test_recovery import listed
 from e2e.test_restart import uids
 from localcluster.cluster import Cluster as LocalCluster
 
@@ -43,9 +44,7 @@ def test_one_damaged_member_of_three_is_replaced(
 def directories(etcd: Etcd, local: LocalCluster, member: str) -> set[str]:
     """What is on a member's volume now."""
     node, _ = etcd.container(member)
-    done = local.exec(node, ["ls", etcd.volume_folder(member)])
-    assert done.returncode == 0, done
-    return set(done.stdout.split())
+    return listed(local, node, etcd.volume_folder(member))
 
 
 def test_old_data_stays_until_the_user_wants_it_deleted(etcd: Etcd, local: LocalCluster) -> None:

@@ -140,7 +140,7 @@ def test_volumes_that_cannot_grow_are_replaced_with_their_members(etcd: Etcd) ->
         for reason in ("RemovingMember", "AddingMember"):
             etcd.wait_event(reason)
             kill_operator(etcd.cluster)
-        etcd.wait_told("GrowingVolumes", "of 3 done", timeout=120)
+        etcd.wait_told("GrowingVolumes", "1 of 3 done", timeout=120)
         wait_grown(etcd)
     writers.check()
     assert etcd.status()["clusterID"] == status["clusterID"]

@@ -21,6 +21,10 @@ def _duration_or_never(text: str) -> str:
     return text
 
 
+def _unless_never(text: str) -> timedelta | None:
+    return None if text == NEVER else timedelta(seconds=Duration(text).total_seconds())
+
+
 class HealingSpec(ApiModel):
     """When a member is replaced by a new one.
 
@@ -63,13 +67,9 @@ class HealingSpec(ApiModel):
     @property
     def kept_for(self) -> timedelta | None:
         """`keepOldData`; `None` for Never."""
-        if self.keep_old_data == NEVER:
-            return None
-        return timedelta(seconds=Duration(self.keep_old_data).total_seconds())
+        return _unless_never(self.keep_old_data)
 
     @property
     def patience(self) -> timedelta | None:
         """`replaceAfter`; `None` for Never."""
-        if self.replace_after == NEVER:
-            return None
-        return timedelta(seconds=Duration(self.replace_after).total_seconds())
+        return _unless_never(self.replace_after)

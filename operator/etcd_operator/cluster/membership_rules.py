@@ -84,9 +84,8 @@ def kept_data(judged: Judged, member: SeenMember) -> str:
     if is_small(claim, judged.seen.cluster.spec):
         return ""  # the volume may have to go for a larger one
     keep = judged.seen.cluster.spec.healing.keep_old_data
-    kept = f"spec.healing.keepOldData: {keep}"
     directory, name = judged.blueprint.seat(member.name).incarnation, claim["metadata"]["name"]
-    return f"; its old directory {directory} stays on {name} ({kept})"
+    return f"; its old directory {directory} stays on {name} (spec.healing.keepOldData: {keep})"
 
 
 def _is_incomplete(judged: Judged) -> bool:

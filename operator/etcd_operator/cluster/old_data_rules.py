@@ -50,9 +50,13 @@ def _recorded(kept: Mapping[str, datetime]) -> str:
 
 def keeps_old_data(judged: Judged, member: str) -> tuple[str, ...]:
     """The directories on a member's volume that may not be deleted yet, as long as there are any."""
-    keep = judged.seen.cluster.spec.healing.kept_for
     kept = old_data(annotations(judged.seen.objects.claims.get(judged.blueprint.names.claim(member))))
-    return tuple(sorted(name for name, since in kept.items() if keep is None or judged.seen.at - since < keep))
+    return tuple(sorted(name for name, since in kept.items() if not _may_go(judged, since)))
+
+
+def _may_go(judged: Judged, since: datetime) -> bool:
+    keep = judged.seen.cluster.spec.healing.kept_for
+    return keep is not None and judged.seen.at - since >= keep
 
 
 def take_away_cleaners(judged: Judged) -> Plan | None:
@@ -109,8 +113,8 @@ def _state(pod: n.Manifest) -> n.Manifest:
 
 def _strike_off(judged: Judged, pod: n.Manifest, deleted: list[str]) -> Step | None:
     """Record on the claim that these directories are no more; nothing where it says so already, or is another one."""
-    (name,) = (volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"] if _is_claim(volume))
-    claim = judged.seen.objects.claims.get(name)
+    volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "data")
+    claim = judged.seen.objects.claims.get(volume["persistentVolumeClaim"]["claimName"])
     if claim is None or claim["metadata"]["creationTimestamp"] > pod["metadata"]["creationTimestamp"]:
         return None
     kept = old_data(annotations(claim))
@@ -119,10 +123,6 @@ def _strike_off(judged: Judged, pod: n.Manifest, deleted: list[str]) -> Step | N
         return None
     reason = f"deleted {', '.join(deleted)}: kept aside for longer than spec.healing.keepOldData"
     return Annotate.of("PersistentVolumeClaim", claim, reason, annotations={n.OLD_DATA: _recorded(left)})
-
-
-def _is_claim(volume: n.Manifest) -> bool:
-    return "persistentVolumeClaim" in volume
 
 
 def delete_old_data(judged: Judged) -> Plan | None:
@@ -144,15 +144,15 @@ def delete_old_data(judged: Judged) -> Plan | None:
 
 def _due(judged: Judged, member: SeenMember) -> tuple[str, ...]:
     """The directories to be deleted now from a member's volume, the one that it serves from never among them."""
-    plan, keep = judged.blueprint, judged.seen.cluster.spec.healing.kept_for
+    plan = judged.blueprint
     claim = judged.seen.objects.claims.get(plan.names.claim(member.name))
-    if keep is None or claim is None or member.pod is None or not _all_well(judged, member):
+    if claim is None or member.pod is None or not _all_well(judged, member):
         return ()
     found, serves = annotations(claim), plan.seat(member.name).incarnation
     if is_terminating(claim) or found.get(n.CLUSTER_ID) != plan.cluster_id or found.get(n.INCARNATION) != serves:
         return ()
     kept = old_data(found)
-    return tuple(sorted(name for name, since in kept.items() if judged.seen.at - since >= keep and name != serves))
+    return tuple(sorted(name for name, since in kept.items() if _may_go(judged, since) and name != serves))
 
 
 def _all_well(judged: Judged, cleaned: SeenMember) -> bool:
