@@ -18,6 +18,9 @@ from devtools.bench_sides import NAMESPACE, PATIENCE, etcd_cluster, golden, remo
 from localcluster import artifacts
 from localcluster.progress import Progress
 
+#: Where the clusters are that crash beside those that are measured.
+CRASHING = f"{NAMESPACE}-crashing"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
@@ -69,6 +72,7 @@ def create(options: argparse.Namespace) -> None:
     environment.make_namespace(cluster, NAMESPACE)
     try:
         wait_until_clean(cluster)
+        make_crashing(cluster, options.crashing)
         for number in range(1, options.rounds + 1):
             # Who starts alternates too, so that neither side always finds the caches warmed by the other.
             for side in sorted(sides, reverse=number % 2 == 0):
@@ -77,13 +81,30 @@ def create(options: argparse.Namespace) -> None:
                 print(f"round {number}  {side:5}  {elapsed:6.2f} s", flush=True)
                 wait_until_clean(cluster)
     finally:
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        cluster.kubectl("delete", "namespace", NAMESPACE, CRASHING, "--wait=false", "--ignore-not-found")
     summary = summarize(times["floor"], times["ours"])
     print(
         f"median   floor {summary.floor_s:.2f} s   ours {summary.ours_s:.2f} s   ratio {summary.ratio:.2f}", flush=True
     )
     if options.json:
         print(json.dumps(asdict(summary)), flush=True)
+
+
+def make_crashing(cluster: kube.Cluster, count: int) -> None:
+    """EtcdClusters of one member that etcd refuses to start, in a namespace of their own: neighbours of both sides."""
+    if not count:
+        return
+    environment.make_namespace(cluster, CRASHING)
+    for number in range(count):
+        manifest = etcd_cluster(f"crashing-{number}")
+        manifest["spec"] |= {"members": 1, "options": {"extra": {"log-level": "loud"}}}
+        cluster.apply(manifest, namespace=CRASHING)
+
+    def all_told(seen: kube.Snapshot) -> bool:
+        told = [kube.condition_of(etcd, "Available").get("reason") for etcd in seen.values()]
+        return told == ["InvalidOption"] * count
+
+    cluster.wait_for(all_told, "etcdclusters", CRASHING, timeout=PATIENCE, what=f"{count} that crash, told as such")
 
 
 def rest(options: argparse.Namespace) -> None:
@@ -144,6 +165,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     creating = commands.add_parser("create", parents=[common], help="how long an etcd takes, beside its floor")
     creating.add_argument("--rounds", type=int, default=3, help="rounds of each side (%(default)s)")
+    creating.add_argument(
+        "--crashing", type=int, default=0, help="EtcdClusters beside them that crash all the time (%(default)s)"
+    )
     creating.set_defaults(run=create)
     resting = commands.add_parser("rest", parents=[common], help="what the operator costs while nothing happens")
     resting.add_argument("--seconds", type=float, default=120.0, help="how long to look (%(default)g)")

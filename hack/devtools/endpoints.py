@@ -40,7 +40,7 @@ class Endpoints:
         }
 
     def _follow_pods(self) -> None:
-        cluster = kube.Cluster(self.cluster.kubeconfig)
+        cluster = self.cluster.apart()
         labels = f"{CLUSTER_LABEL}={self.name}"
         while not self._stop.is_set():
             for pods in cluster.snapshots("pods", self.namespace, labels=labels, timeout=3600):
@@ -51,7 +51,7 @@ class Endpoints:
 
     def _follow_secret(self) -> None:
         """As a client that reads its Secret again when it changes."""
-        cluster = kube.Cluster(self.cluster.kubeconfig)
+        cluster = self.cluster.apart()
         fields = f"metadata.name={self.name}-client"
         while not self._stop.is_set():
             for secrets in cluster.snapshots("secrets", self.namespace, fields=fields, timeout=3600):

@@ -59,11 +59,19 @@ def path_of(plural: str, namespace: str | None, name: str | None = None) -> str:
 
 
 class Cluster:
-    """One Kubernetes cluster, through its kubeconfig."""
+    """One Kubernetes cluster, through its kubeconfig.
 
-    def __init__(self, kubeconfig: Path) -> None:
+    patience: by how much every time limit is stretched now (`devtools.patience`).
+    """
+
+    def __init__(self, kubeconfig: Path, *, patience: Callable[[], float] = lambda: 1.0) -> None:
         self.kubeconfig = kubeconfig.resolve()
+        self.patience = patience
         self.http = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)), timeout=REQUEST_TIMEOUT)
+
+    def apart(self) -> "Cluster":
+        """The same cluster over connections of its own, for another thread."""
+        return Cluster(self.kubeconfig, patience=self.patience)
 
     # --- kubectl
 
@@ -83,7 +91,7 @@ class Cluster:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * self.patience(),
             check=False,
             cwd=ROOT,
         )
@@ -130,14 +138,16 @@ class Cluster:
     def snapshots(
         self, plural: str, namespace: str | None = None, *, labels: str = "", fields: str = "", timeout: float
     ) -> Iterator[Snapshot]:
-        """The collection now, then again after each change, until `timeout` seconds have passed.
+        """The collection now, then again after each change, until `timeout` stretched seconds have passed.
 
-        Lists anew where the watch ends, breaks or is too old, so nothing is missed while an API server restarts.
+        How far they are stretched is looked at when they are over. Lists anew where the watch ends, breaks or is too
+        old, so nothing is missed while an API server restarts.
         """
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         path = path_of(plural, namespace)
         query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := began + timeout * self.patience() - time.monotonic()) > 0:
+            deadline = time.monotonic() + left
             try:
                 response = self.request("GET", f"{path}?{urlencode(query)}")
                 response.raise_for_status()
@@ -182,12 +192,14 @@ class Cluster:
         timeout: float = 60.0,
         what: str = "",
     ) -> Snapshot:
-        """The first snapshot of a collection for which the condition holds. Raises Timeout after `timeout` seconds."""
+        """The first snapshot of a collection for which the condition holds. Raises Timeout after `timeout` seconds,
+        stretched by the cluster's patience."""
         last: Snapshot = {}
         for last in self.snapshots(plural, namespace, labels=labels, fields=fields, timeout=timeout):
             if condition(last):
                 return last
-        raise Timeout(f"after {timeout:g} s: not {what or condition.__name__}; last seen: {describe(last)}")
+        limit = f"{timeout:g} s, stretched {self.patience():.1f} times"
+        raise Timeout(f"after {limit}: not {what or condition.__name__}; last seen: {describe(last)}")
 
     def wait_for_one(
         self,

@@ -6,12 +6,14 @@ Nothing is taken down here: `hack/test e2e` does that, and a developer who runs 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from devtools import environment, kube, layers
+from devtools.patience import Patience
+from e2e.evidence import OperatorLogs
 from e2e.support import Etcd, fresh_namespace
 from localcluster import artifacts
 from localcluster.cluster import Cluster as LocalCluster
@@ -30,6 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the cluster had and what the operators said to the report of a test that failed."""
+    report = yield
+    known = getattr(item, "funcargs", {})
+    if report.when == "call" and report.failed and "namespace" in known:
+        report.sections.append(("What happened", known["operator_logs"].report(known["namespace"])))
+    return report
+
+
 @pytest.fixture(scope="session")
 def local() -> LocalCluster:
     """The local cluster: nodes that can be stopped and partitioned."""
@@ -40,7 +52,7 @@ def local() -> LocalCluster:
 @pytest.fixture(scope="session")
 def bare_cluster(local: LocalCluster) -> kube.Cluster:
     """The local cluster as Kubernetes, perhaps without an operator."""
-    return kube.Cluster(local.kubeconfig)
+    return kube.Cluster(local.kubeconfig, patience=Patience())
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +75,16 @@ def cluster(installed: kube.Cluster) -> kube.Cluster:
     return installed
 
 
+@pytest.fixture(scope="session")
+def operator_logs(bare_cluster: kube.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorLogs]:
+    """What operators say, for the reports of tests that fail."""
+    logs = OperatorLogs(bare_cluster, tmp_path_factory.mktemp("operator-logs"))
+    yield logs
+    logs.close()
+
+
 @pytest.fixture
-def namespace(bare_cluster: kube.Cluster) -> Iterator[str]:
+def namespace(bare_cluster: kube.Cluster, operator_logs: OperatorLogs) -> Iterator[str]:
     """A namespace of the test's own."""
     with fresh_namespace(bare_cluster) as name:
         yield name

@@ -1,9 +1,11 @@
-"""What is kept of a long test for the person who looks into its failure: logs as they were written, and the last state.
+"""What a failed test leaves for the person who looks into it: logs as they were written, and the last state.
 
-Logs are followed, as those of a pod that was killed go with it.
+Logs are followed, as those of a pod that was killed go with it. Must not judge anything.
 """
 
+import json
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +19,11 @@ from devtools.kube import Cluster, KubectlError
 from e2e.support import OPERATOR, OPERATOR_PODS, Etcd
 from localcluster.cache import cache_dir
 
-#: Lines of the operators' logs that a failure shows by itself.
+#: Lines of the operators' logs that a failure of the storm shows by itself, and any other test's.
 TAIL = 40
+STORY = 100
+#: What a line of the log says of itself and not of what happened.
+ENVELOPE = ("kind", "level", "logger", "timestamp")
 
 
 @contextmanager
@@ -43,6 +48,57 @@ def evidence(etcd: Etcd, name: str, *, keep: bool) -> Iterator[Path]:
         print(f"Everything about this run is in {folder}", flush=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class OperatorLogs:
+    """All that the operators say from now on, as files in a folder; until `close`."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self._cluster, self._folder, self._over = cluster, folder, threading.Event()
+        threading.Thread(
+            target=_follow, args=(cluster.kubeconfig, OPERATOR, OPERATOR_PODS, folder, self._over), daemon=True
+        ).start()
+
+    def close(self) -> None:
+        """Follow no further containers."""
+        self._over.set()
+
+    def report(self, namespace: str) -> str:
+        """What happened in a namespace, and what the operators said of it or of no cluster, shortened."""
+        parts = [
+            self._ask("-n", namespace, "get", "etcd,pods,persistentvolumeclaims", "-o", "wide"),
+            self._ask("-n", namespace, "get", "etcd", "-o", "jsonpath={range .items[*]}{.status}{'\\n'}{end}"),
+            self._ask(
+                "-n", namespace, "get", "events", "--sort-by=.lastTimestamp",
+                "-o", "custom-columns=AT:.lastTimestamp,ABOUT:.involvedObject.name,REASON:.reason,MESSAGE:.message",
+            ),
+            self._story(namespace),
+        ]  # fmt: skip
+        return "\n\n".join(parts)
+
+    def _ask(self, *question: str) -> str:
+        try:
+            return self._cluster.kubectl(*question)
+        except (KubectlError, OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+
+    def _story(self, namespace: str) -> str:
+        told = []
+        for path in self._folder.glob("*.log"):
+            for line in path.read_text(errors="replace").splitlines():
+                time_, _, text = line.partition(" ")
+                if f'"{namespace}/' in text or '"cluster":' not in text:
+                    told.append(f"{time_[11:23]} {path.stem[-18:-13]} {_shortened(text)}")
+        return "\n".join(sorted(told)[-STORY:])
+
+
+def _shortened(line: str) -> str:
+    """A line of the log without its envelope; as it is where it is no JSON."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return line
+    return f"{said.pop('event', '')} " + json.dumps({key: said[key] for key in said if key not in ENVELOPE})
 
 
 def _follow(kubeconfig: Path, namespace: str, labels: str, folder: Path, over: threading.Event) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from devtools import kube
 from e2e.faults import CHANGES, FAILURES, MISSES, Fault, Scene
 from e2e.support import Etcd
 
@@ -82,7 +81,7 @@ class Storm:
     def _own_scene(self) -> Scene:
         """The scene with a connection to Kubernetes that no other thread uses."""
         seen = self.scene
-        cluster = kube.Cluster(seen.etcd.cluster.kubeconfig)
+        cluster = seen.etcd.cluster.apart()
         etcd = Etcd(cluster=cluster, namespace=seen.etcd.namespace, name=seen.etcd.name)
         return Scene(etcd=etcd, local=seen.local, endpoints=seen.endpoints, bereft=seen.bereft)
 

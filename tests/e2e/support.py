@@ -40,7 +40,6 @@ __all__ = [
     "is_true",
     "kill_operator",
     "move_lead",
-    "stretch",
     "unhealthy",
 ]
 
@@ -52,14 +51,6 @@ OPERATOR_PODS = f"app.kubernetes.io/name={OPERATOR}"
 AVAILABLE_TIMEOUT = 120.0
 #: Small enough for many clusters on one machine.
 SMALL = {"requests": {"cpu": "20m", "memory": "48Mi"}}
-
-
-def stretch() -> float:
-    """By how much a promise in seconds is stretched on a machine that has far more to do than these tests; 1 else.
-
-    Four that want to run for each core are what a few etcd clusters that start together come to.
-    """
-    return max(1.0, os.getloadavg()[0] / (4 * (os.cpu_count() or 1)))
 
 
 @contextmanager
@@ -137,9 +128,9 @@ class Etcd:
         return status
 
     def wait(self, condition: Callable[[Manifest], bool], *, what: str = "", timeout: float = 60.0) -> Manifest:
-        """The EtcdCluster as soon as the condition holds for it, within `stretch()` times `timeout`. Raises Timeout."""
+        """The EtcdCluster as soon as the condition holds for it, within `timeout` seconds. Raises Timeout."""
         return self.cluster.wait_for_one(
-            condition, "etcdclusters", self.namespace, self.name, what=what, timeout=timeout * stretch()
+            condition, "etcdclusters", self.namespace, self.name, what=what, timeout=timeout
         )
 
     def wait_status(self, condition: Callable[[Manifest], bool], *, what: str = "", timeout: float = 60.0) -> Manifest:
@@ -179,7 +170,7 @@ class Etcd:
             self.namespace,
             fields=f"involvedObject.kind=EtcdCluster,involvedObject.name={self.name},reason={reason}",
             what=f"event {reason}: {words}",
-            timeout=timeout * stretch(),
+            timeout=timeout,
         )
 
     def wait_settled(self, *, timeout: float = AVAILABLE_TIMEOUT) -> Manifest:

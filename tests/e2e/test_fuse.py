@@ -6,7 +6,7 @@ import pytest
 
 from devtools import environment
 from e2e.faults import empty
-from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError, stretch
+from e2e.support import OPERATOR, OPERATOR_PODS, Etcd, KubectlError
 from e2e.test_recovery import listed
 from e2e.test_restart import uids
 from localcluster.cluster import Cluster as LocalCluster
@@ -64,7 +64,7 @@ def test_old_data_stays_until_the_user_wants_it_deleted(etcd: Etcd, local: Local
         etcd.namespace,
         "data-a-1",
         what="the old data is told as deleted",
-        timeout=60 * stretch(),
+        timeout=60,
     )
     assert directories(etcd, local, "a-1") == kept - {founded}
     etcd.cluster.wait_until_gone("pods", etcd.namespace, name="a-1-cleaning")

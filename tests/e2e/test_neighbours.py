@@ -5,7 +5,7 @@ import time
 import pytest
 
 from devtools import environment
-from e2e.support import OPERATOR, Cluster, Etcd, stretch
+from e2e.support import OPERATOR, Cluster, Etcd, sentence
 from localcluster.cluster import Cluster as LocalCluster
 
 
@@ -36,7 +36,7 @@ def test_a_cluster_that_is_created_while_the_leader_goes_comes_up(
     etcd.apply(members=1)
     etcd.wait(lambda seen: bool(seen.get("status", {}).get("conditions")), timeout=limit + 10, what="taken care of")
     # Beyond the limit: `kubectl apply`, and in an orderly stop the time until the process hears of it.
-    assert time.monotonic() - gone <= (limit + 2.0) * stretch()
+    assert time.monotonic() - gone <= (limit + 2.0) * cluster.patience()
     assert holder(cluster) not in ("", before)
     etcd.wait_available()
 
@@ -47,18 +47,12 @@ def holder(cluster: Cluster) -> str:
     return str(lease["spec"].get("holderIdentity") or "")
 
 
-def test_clusters_that_crash_do_not_delay_another(cluster: Cluster, namespace: str) -> None:
-    def created(name: str) -> float:
-        started = time.monotonic()
-        Etcd(cluster=cluster, namespace=namespace, name=name).create(members=1)
-        return time.monotonic() - started
-
-    alone = created("alone")
+def test_clusters_that_crash_do_not_keep_another_from_coming_up(cluster: Cluster, namespace: str) -> None:
+    """How fast it comes up beside them: `hack/bench create --crashing`."""
     crashing = [Etcd(cluster=cluster, namespace=namespace, name=f"crashing-{number}") for number in range(4)]
     for etcd in crashing:
         etcd.apply(members=1, options={"extra": {"log-level": "loud"}})
     for etcd in crashing:
         etcd.wait_told("InvalidOption", timeout=30)
-    beside = created("beside")
-    # Twice and a second: the crashing containers take their share of the machine, not of the operator.
-    assert beside <= 2 * alone + 1
+    Etcd(cluster=cluster, namespace=namespace, name="beside").create(members=1)
+    assert [sentence(etcd.get(), "InvalidOption") != "" for etcd in crashing] == [True] * len(crashing)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from devtools import environment, kube
+from devtools import environment
 from e2e.support import Cluster, Etcd, Manifest, identity, is_ready_pod, kill_operator, unhealthy
 from e2e.writers import writing
 
@@ -40,7 +40,7 @@ class Restarts:
         print(f"restarted {self.order}; at most {self.most_down} down, {self.most_unready} not ready")
 
     def _watch(self) -> None:
-        cluster = kube.Cluster(self.etcd.cluster.kubeconfig)
+        cluster = self.etcd.cluster.apart()
         for pods in cluster.snapshots("pods", self.etcd.namespace, labels=self.etcd.labels, timeout=600):
             down = MEMBERS - {name for name, pod in pods.items() if is_running(pod)}
             unready = MEMBERS - {name for name, pod in pods.items() if is_ready_pod(pod)}

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 from devtools import environment
-from e2e.support import Cluster, Etcd, identity, kill_operator, stretch
+from e2e.support import Cluster, Etcd, identity, kill_operator
 from e2e.test_restart import Restarts, uids
 from e2e.writers import writing
 from etcd_operator.etcd.handshake import shake_hands
@@ -55,7 +55,7 @@ def wait_rotated(etcd: Etcd, side: str, before: bytes) -> None:
         etcd.namespace,
         f"a-{side}-ca",
         what=f"the {side} authority rotated",
-        timeout=180 * stretch(),
+        timeout=180,
     )
     etcd.wait_settled()
 
@@ -93,6 +93,6 @@ def test_an_authority_and_certificates_are_replaced_under_load(cluster: Cluster,
         wait_shown(etcd, PEER, inspect(etcd.secret("peer")["tls.crt"]).fingerprint)
         assert uids(etcd) == pods
     writers.check()
-    assert writers.longest_gap < PLANNED_GAP * stretch()
+    assert writers.longest_gap < PLANNED_GAP * etcd.cluster.patience()
     assert identity(etcd) == before
     assert etcd.read("kept") == "yes"

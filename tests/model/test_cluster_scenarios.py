@@ -1,6 +1,7 @@
 """Stories that must end well, each told once; `test_cluster_machine` finds those that nobody thought of."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -8,6 +9,7 @@ from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.settled import requested
 from etcd_operator.resources.names import CLUSTER_ID, INCARNATION, MEMBER_STATE, Manifest
 from etcd_operator.resources.secrets import content
+from model import kubernetes
 from model.operator import Fault
 from model.store import Propagation
 from model.world import CLAIM, World
@@ -393,6 +395,21 @@ def test_an_emptied_member_does_not_come_back_under_its_old_identity(world: Worl
     world.settle()
     assert sorted(world.etcd.processes) == ["a-0", "a-1", "a-2"]
     assert world.etcd.processes["a-1"].data.member_id != before
+
+
+def test_a_volume_that_goes_under_its_member_is_replaced_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the kubelet starts the container again with the new file while the pod holds the old volume."""
+    monkeypatch.setattr(kubernetes, "BACK_OFF", timedelta(0))
+    monkeypatch.setattr(kubernetes, "MOUNTS_LAG", timedelta(0))
+    world.apply(spec(3))
+    world.settle()
+    before = dict(world.etcd.processes)
+    changes = len(world.history.voters)
+    world.lose_claim("a-1", with_pod=False)
+    world.settle()
+    after = world.etcd.processes
+    assert {name for name in after if after[name].data is not before[name].data} == {"a-1"}
+    assert len(world.history.voters) == changes + 2, "one was removed, one promoted"
 
 
 def test_a_member_that_lags_gives_no_joiner_the_identity_of_one_that_was_removed(world: World) -> None:

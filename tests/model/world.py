@@ -148,13 +148,14 @@ class World:
             self.damaged = self.damaged or not self._can_heal()
         self.check()
 
-    def lose_claim(self, pod: str) -> None:
+    def lose_claim(self, pod: str, *, with_pod: bool = True) -> None:
         """A stray hand deletes the claim of a member, and its pod with it; the volume goes when the pod has gone."""
         if (claim := self.store.get(CLAIM, f"data-{pod}")) is not None:
             volume = self.kubernetes.volume_of(pod) or Volume()
             self._astray.add(claim["metadata"]["uid"])
             self.store.delete(CLAIM, f"data-{pod}")
-            self.store.delete("Pod", pod)
+            if with_pod:
+                self.store.delete("Pod", pod)
             if self._of_voters(volume.directories.values()):
                 self.damaged = self.damaged or not self._can_heal()
         self.check()

@@ -235,9 +235,14 @@ def test_the_member_is_added_while_its_old_volume_goes() -> None:
     def going(claim: Manifest) -> None:
         claim["metadata"]["deletionTimestamp"] = EARLIER
 
-    step = the_step(edited(removed(unexpandable(), "a-1"), "claims", "data-a-1", going))
-    assert isinstance(step, AddMember)
-    assert step.member == "a-1"
+    seen = edited(removed(unexpandable(), "a-1"), "claims", "data-a-1", going)
+    added, pod = planned(seen).steps
+    assert isinstance(added, AddMember)
+    assert added.member == "a-1"
+    assert isinstance(pod, Delete), "a pod that lives on starts the new member on the volume that goes"
+    assert (pod.kind, pod.name) == ("Pod", "a-1")
+    assert the_step(edited(seen, "pods", "a-1", going)) == added
+    assert the_step(without(seen, "pods", "a-1")) == added
     step = the_step(without(removed(unexpandable(), "a-1"), "claims", "data-a-1"))
     assert isinstance(step, AddMember)
 

@@ -13,6 +13,7 @@ import requests
 
 from devtools import bench, bench_rest, bench_sides, demo, environment, kube, layers
 from devtools.layers import Tally
+from devtools.patience import Ticks, stretch
 from devtools.project import ROOT
 
 JUNIT = '<testsuites><testsuite tests="9" failures="2" errors="1" skipped="3"/></testsuites>'
@@ -124,6 +125,7 @@ class FakeCluster(kube.Cluster):
 
     def __init__(self, answers: list[Any]) -> None:
         self.answers = answers
+        self.patience = lambda: 1.0
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         answer = self.answers.pop(0)
@@ -266,3 +268,28 @@ def test_the_operator_replaces_nothing_but_its_lease() -> None:
 
 def test_objects_that_came_went_or_changed_are_told() -> None:
     assert bench_rest.differing({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b", "c", "d"]
+
+
+QUIET = Ticks(busy=0, stolen=0)
+
+
+def test_the_line_of_proc_stat_is_read_by_its_columns() -> None:
+    assert Ticks.parse("cpu  10 2 5 1000 7 1 3 40 0 0") == Ticks(busy=21, stolen=40)
+
+
+@pytest.mark.parametrize(
+    ("load", "busy", "stolen", "expected"),
+    [
+        (1.0, 100, 0, 1.0),
+        (8.0, 100, 0, 1.0),
+        (16.0, 100, 0, 2.0),
+        (1.0, 100, 100, 2.0),
+        (16.0, 100, 100, 4.0),
+        (1.0, 0, 0, 1.0),
+        (500.0, 1, 100, 10.0),
+    ],
+)
+def test_promises_are_stretched_by_load_and_by_what_the_host_takes(
+    load: float, busy: int, stolen: int, expected: float
+) -> None:
+    assert stretch(load, 2, QUIET, Ticks(busy=busy, stolen=stolen)) == expected

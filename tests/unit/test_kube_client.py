@@ -290,6 +290,28 @@ async def test_events_are_told_once_in_order_and_never_raise(api: Any) -> None:
     assert len({event["metadata"]["name"] for event in told}) == 4
 
 
+async def test_an_event_that_was_not_answered_is_posted_again_under_its_name(api: Any) -> None:
+    script = Script(refuse(503), refuse(409, "AlreadyExists"), refuse(500), ok({}))
+    async with api(script) as kube:
+        events = EventRecorder(kube, instance="operator-0", retry_delays=(0.0, 0.0))
+        events.emit(pod(uid="1"), "Normal", "First", "posted by the attempt that was not answered")
+        events.emit(pod(uid="1"), "Normal", "Second", "after it")
+        await events.close()
+    told = [(body["reason"], body["metadata"]["name"]) for _, _, body in script.requests]
+    assert [reason for reason, _ in told] == ["First", "First", "Second", "Second"]
+    assert len(set(told)) == 2
+
+
+async def test_an_event_that_nobody_takes_holds_up_no_other(api: Any) -> None:
+    script = Script(refuse(503), refuse(503), refuse(503), ok({}))
+    async with api(script) as kube:
+        events = EventRecorder(kube, instance="operator-0", retry_delays=(0.0, 0.0))
+        events.emit(pod(uid="1"), "Normal", "Lost", "three times refused")
+        events.emit(pod(uid="1"), "Normal", "Told", "then this")
+        await events.close()
+    assert [body["reason"] for _, _, body in script.requests] == ["Lost", "Lost", "Lost", "Told"]
+
+
 def test_paths() -> None:
     assert ETCDCLUSTERS.path("ns", "a", "status") == (
         "/apis/externaletcd.io/v1alpha1/namespaces/ns/etcdclusters/a/status"

@@ -185,9 +185,21 @@ def add_missing_members(judged: Judged) -> Plan | None:
         return None
     name = missing[0]
     reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
-    return Plan(
-        steps=(AddMember(member=name, peer_url=judged.blueprint.peer_url(name), through=through.name, reason=reason),)
-    )
+    added = AddMember(member=name, peer_url=judged.blueprint.peer_url(name), through=through.name, reason=reason)
+    return Plan(steps=(added, *_pod_on_a_volume_that_goes(judged, name)))
+
+
+def _pod_on_a_volume_that_goes(judged: Judged, name: str) -> tuple[Step, ...]:
+    """The end of the pod that keeps a deleted volume alive, before the new member's file is written.
+
+    Its container is started again and again, with the newest file: the new member would begin on that volume and go
+    with it (seen).
+    """
+    pod = judged.seen.objects.pods.get(name)
+    claim = judged.seen.objects.claims.get(judged.blueprint.names.claim(name))
+    if pod is None or is_terminating(pod) or not is_terminating(claim):
+        return ()
+    return (Delete.of("Pod", pod, "its volume was deleted and goes with it"),)
 
 
 def _strangers(judged: Judged) -> list[str]:

@@ -1,8 +1,8 @@
 """Kubernetes Events: the story of each change, told once.
 
-Telling must never hurt what is told of: an event is queued and posted in the background, in order, and one
-that cannot be posted is dropped with a line in the log. The same sentence about the same object is told again
-only after ten minutes.
+Telling must never hurt what is told of: an event is queued and posted in the background, in order, again for half a
+minute where the API server does not answer, and dropped with a line in the log after that. The same sentence about
+the same object is told again only after ten minutes.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Literal
 import structlog
 
 from etcd_operator.kube.client import Kube
-from etcd_operator.kube.errors import Forbidden, KubeError
+from etcd_operator.kube.errors import Conflict, Forbidden, KubeError
 from etcd_operator.resources.names import MANAGER, Manifest
 
 #: Seconds in which the same (object, reason, message) is not told again.
@@ -25,6 +25,9 @@ REPEAT_AFTER = 600.0
 #: Sentences remembered against repetition, and events waiting to be posted; the oldest go first.
 MOST_REMEMBERED = 4096
 MOST_WAITING = 1000
+#: Waits before an event is posted once more, in seconds: an API server under load is back by then, and what a person
+#: looks for after trouble is just what was told while it lasted.
+RETRY_DELAYS = (0.2, 1.0, 3.0, 10.0, 15.0)
 #: The API server refuses longer messages and reasons.
 LONGEST_MESSAGE = 1024
 LONGEST_REASON = 128
@@ -35,8 +38,9 @@ log = structlog.get_logger(__name__)
 class EventRecorder:
     """Posts events about objects; `emit` neither waits nor raises. Belongs to one event loop."""
 
-    def __init__(self, kube: Kube, *, instance: str) -> None:
+    def __init__(self, kube: Kube, *, instance: str, retry_delays: tuple[float, ...] = RETRY_DELAYS) -> None:
         self._kube = kube
+        self._retry_delays = retry_delays
         #: Which operator pod tells.
         self._instance = instance[:128]
         self._told: OrderedDict[tuple[str, str, str], float] = OrderedDict()
@@ -82,7 +86,9 @@ class EventRecorder:
         while True:
             event = await self._waiting.get()
             try:
-                await self._kube.create(event)
+                await self._post(event)
+            except Conflict:
+                pass  # its name is its own: an attempt that was not answered had posted it
             except KubeError as error:
                 if isinstance(error, Forbidden) and error.namespace_terminating:
                     continue  # nobody will read it, and hundreds may follow
@@ -92,6 +98,19 @@ class EventRecorder:
                 )
             finally:
                 self._waiting.task_done()
+
+    async def _post(self, event: Manifest) -> None:
+        """Post one event, again where that may help. Raises KubeError."""
+        for delay in self._retry_delays:
+            try:
+                await self._kube.create(event)
+            except KubeError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(delay)
+            else:
+                return
+        await self._kube.create(event)
 
     def _manifest(self, involved: Manifest, type_: str, reason: str, message: str) -> Manifest:
         metadata = involved["metadata"]
