@@ -169,10 +169,12 @@ def _progress(member: SeenMember) -> tuple[int, int]:
 def add_missing_members(judged: Judged) -> Plan | None:
     """Add the next member that is wanted, as a learner, once the one before has started.
 
-    Before it starts, a joiner looks up the names of all members in its file, and gives up when the list is not etcd's
-    any more. The name of one that has no pod yet does not exist, and that answer is remembered by the name service: two
-    that were added together took 16 s to join, one after the other 5 s each (seen). Not while too many voters are ill
-    for etcd, which then refuses, nor while somebody could tell the joiner who was a member before.
+    Before it starts, a joiner looks up the names of all members in etcd's list, and waits for each that is not known
+    yet, as that of one without a pod. Then it asks each for its version, and one that listens but waits for others
+    itself lets it wait for 7 s, in 3.7 twice (ReqTimeout; getMembersVersions, getDowngradeEnabledFromRemotePeers in
+    server/etcdserver/cluster_util.go): two that were added together took 14 to 23 s to join, one after the other 6 s
+    each (seen). Not while too many voters are ill for etcd, which then refuses, nor while somebody could tell the
+    joiner who was a member before.
     """
     missing, through = missing_members(judged), told_through(judged)
     if through is None or not missing or too_few_to_add(judged):
