@@ -30,7 +30,8 @@ from support.builders import (
     without,
     without_status,
 )
-from unit.test_cluster_membership import added, carried_out, listed, planned, removed, the_list, the_step
+from support.plans import planned, the_step
+from unit.test_cluster_membership import added, carried_out, listed, removed, the_list
 from unit.test_cluster_restart import BAD_FILE, OPTIONS, applied, changed, restarted, settled
 
 OUT_OF_MEMORY = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": ""}}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import AddMember, DisarmAlarm, MoveLeader, Plan, RemoveMember
 from etcd_operator.etcd.model import Alarm, AlarmKind, KeyHash, MemberList
 from support.builders import answer, blueprint, down, judged, member_list, observation
+from support.plans import planned, the_step
 
 RIGHT, WRONG = KeyHash(revision=9, hash=1, compact_revision=3), KeyHash(revision=9, hash=2, compact_revision=3)
 
@@ -27,15 +27,6 @@ def alarmed(
 
 def of(member: int, kind: str = "CORRUPT") -> str:
     return f"memberID:{0x10 + member} alarm:{kind} "
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def told(seen: Observation) -> str:

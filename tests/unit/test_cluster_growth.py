@@ -9,7 +9,7 @@ import pytest
 from etcd_operator.cluster.conditions import Outcome, Told, pending_changes, progressing
 from etcd_operator.cluster.observation import Observation, ResizeRefusal
 from etcd_operator.cluster.plan import plan
-from etcd_operator.cluster.steps import AddMember, Apply, Delete, GrowVolume, MoveLeader, Plan, RemoveMember
+from etcd_operator.cluster.steps import AddMember, Apply, Delete, GrowVolume, MoveLeader, RemoveMember
 from etcd_operator.etcd.model import MemberList
 from etcd_operator.resources import names as n
 from etcd_operator.resources.compare import sealed
@@ -33,6 +33,7 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned, the_step
 
 LARGER = "9Gi"
 CANNOT = (
@@ -41,15 +42,6 @@ CANNOT = (
 )
 QUOTA = "exceeded quota: small, requested: requests.storage=1Gi, used: requests.storage=24Gi, limited: 24Gi"
 FULL = '{"level":"fatal","msg":"failed to create WAL","error":"write /var/lib/etcd: no space left on device"}'
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def told(seen: Observation) -> Told:

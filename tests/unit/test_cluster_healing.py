@@ -12,7 +12,6 @@ from etcd_operator.cluster.conditions import Outcome, degraded
 from etcd_operator.cluster.healing_rules import replace_unwell_member
 from etcd_operator.cluster.membership_rules import add_missing_members
 from etcd_operator.cluster.observation import Nodes, Observation, Place
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import status
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, RemoveMember, RetainVolume
 from etcd_operator.cluster.unwell import BREAK, unwell
@@ -36,6 +35,7 @@ from support.builders import (
     with_pod,
     with_spec,
 )
+from support.plans import planned, the_step
 
 PLAN = blueprint()
 LONG_AGO = NOW - timedelta(hours=1)
@@ -43,15 +43,6 @@ MARK = "11/uid-Pod-a-1"
 AWAY = Place(volume="pv-a-1", uid="uid-pv", home=Nodes.NOT_READY, homes="n2", node=Nodes.NOT_READY)
 GONE = replace(AWAY, home=Nodes.GONE, node=Nodes.GONE)
 HERE = replace(AWAY, home=Nodes.READY, node=Nodes.READY)
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def ill(seen: Observation, member: str = "a-1", *, place: Place | None = HERE, **pod: Any) -> Observation:

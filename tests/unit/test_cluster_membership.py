@@ -7,14 +7,12 @@ import pytest
 
 from etcd_operator.cluster.membership_rules import change_of_membership
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import (
     AddMember,
     Annotate,
     Apply,
     Delete,
     MoveLeader,
-    Plan,
     PromoteMember,
     RemoveMember,
 )
@@ -44,19 +42,11 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned, the_step
 
 FUSE = '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: no answer"}'
 LOST = '{"level":"panic","msg":"tocommit(9) is out of range [lastIndex(3)]. Was the raft log corrupted?"}'
 ADDED = 0xABC0
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def listed(seen: Observation, members: MemberList) -> Observation:

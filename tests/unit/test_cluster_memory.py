@@ -35,19 +35,11 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned, the_step
 
 MEMORY = {"medium": "Memory", "size": "512Mi"}
 EMPTY = '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: no answer"}'
 NEW_ID = 0xABC
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def in_memory(**spec: Any) -> Observation:

@@ -8,9 +8,8 @@ import pytest
 
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.old_data_rules import old_data, put_aside
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.records import timestamp
-from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan
+from etcd_operator.cluster.steps import Annotate, Apply, Delete
 from etcd_operator.resources import names as n
 from etcd_operator.resources.cleaning_pod import cleaning_pod
 from support.builders import (
@@ -31,6 +30,7 @@ from support.builders import (
     with_pod,
     with_spec,
 )
+from support.plans import planned, the_step
 
 WEEK = timedelta(hours=168)
 OLD = f"before={timestamp(NOW - WEEK)}"
@@ -50,15 +50,6 @@ def cleaning(seen: Observation, phase: str = "Running", told: str = "before", **
     status = {"phase": phase, "containerStatuses": [{"name": "clean", "state": state}]}
     pod = live(made, **{"creationTimestamp": timestamp(NOW - timedelta(minutes=1)), **metadata})
     return with_object(seen, "other_pods", {**pod, "status": status})
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

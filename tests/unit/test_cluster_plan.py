@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.plan import RULES, plan
+from etcd_operator.cluster.plan import RULES
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, IssueLeaf, Plan, RecordBootstrap, SetOwner
 from etcd_operator.resources.names import Manifest
 from etcd_operator.resources.secrets import client_leaf, server_leaf
@@ -24,7 +24,6 @@ from support.builders import (
     down,
     edited,
     etcd_cluster,
-    judged,
     leaderless,
     leaf_secret,
     member_list,
@@ -39,12 +38,9 @@ from support.builders import (
     without,
     without_status,
 )
+from support.plans import planned
 
 NEW = blueprint(cluster_id=None)
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
 
 
 def applied(made: Plan) -> list[str]:

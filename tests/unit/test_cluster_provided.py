@@ -10,7 +10,6 @@ import pytest
 from etcd_operator.cluster.authority import HeldAuthority
 from etcd_operator.cluster.conditions import Outcome, degraded, progressing
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import Apply, IssueAuthority, Plan
 from etcd_operator.pki import Authority, new_authority
 from etcd_operator.resources import names as n
@@ -29,13 +28,10 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned
 
 OWN = new_authority("ours", NOW)
 PROVIDED = {"client": {"mode": "Provided", "secretRef": {"name": "our-ca"}}}
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
 
 
 def providing(seen: Observation, of: Authority | None = OWN, **data: bytes | None) -> Observation:

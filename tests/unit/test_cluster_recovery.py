@@ -16,7 +16,7 @@ from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.recovery import objection
 from etcd_operator.cluster.recovery_rules import refusal
 from etcd_operator.cluster.status import status
-from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan
+from etcd_operator.cluster.steps import Annotate, Apply, Delete
 from etcd_operator.resources import names as n
 from etcd_operator.resources.blueprint import Recovery
 from etcd_operator.resources.compare import sealed
@@ -46,6 +46,7 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned
 
 SINCE = "2026-11-21T11:00:00Z"
 FUSE = '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: no answer"}'
@@ -68,10 +69,6 @@ def with_status(seen: Observation, **changes: Any) -> Observation:
 def asking(seen: Observation, **recovery: Any) -> Observation:
     spec = seen.cluster.spec.model_copy(update={"recovery": RecoverySpec.model_validate(recovery)})
     return replace(seen, cluster=seen.cluster.model_copy(update={"spec": spec}))
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
 
 
 def the_step(seen: Observation) -> Any:

@@ -8,9 +8,8 @@ import pytest
 
 from etcd_operator.cluster.conditions import Outcome, progressing
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.restart_rules import members_to_restart
-from etcd_operator.cluster.steps import Apply, Delete, MoveLeader, Plan
+from etcd_operator.cluster.steps import Apply, Delete, MoveLeader
 from etcd_operator.resources import names as n
 from support.builders import (
     NAMES,
@@ -27,18 +26,10 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.plans import planned, the_step
 
 OPTIONS = {"snapshotCount": 5000}
 BAD_FILE = '{"level":"fatal","msg":"failed to verify flags","error":"unknown"}'
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
-
-
-def the_step(seen: Observation) -> Any:
-    (step,) = planned(seen).steps
-    return step
 
 
 def changed() -> Observation:

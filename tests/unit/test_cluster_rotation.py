@@ -10,7 +10,6 @@ import pytest
 from etcd_operator.cluster.authority import HeldAuthority, Phase, held, is_successor, trust_digest
 from etcd_operator.cluster.conditions import Outcome, degraded, progressing, summary
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.rotation_rules import ORDER, due
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, IssueAuthority, IssueLeaf, Plan
 from etcd_operator.etcd.model import Handshake
@@ -44,14 +43,11 @@ from support.builders import (
     with_pod,
     with_spec,
 )
+from support.plans import planned
 
 PLAN = blueprint()
 NEW = new_authority("new", NOW)
 LATER = NOW + timedelta(days=9 * 365)
-
-
-def planned(seen: Observation) -> Plan:
-    return plan(judged(seen))
 
 
 def asked(side: Side, value: str = "now") -> Observation:

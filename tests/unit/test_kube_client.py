@@ -279,7 +279,7 @@ async def test_events_are_told_once_in_order_and_never_raise(api: Any) -> None:
             events.emit(involved, "Warning", "Lost", "x" * 2000)
         events.emit(involved, "Normal", "Found", "again")
         events.emit(pod(uid="2"), "Normal", "Found", "again")
-        await events.close()
+        await events.close(grace=30.0)
     told = [body for _, _, body in script.requests]
     assert [event["reason"] for event in told] == ["Dropped", "Lost", "Found", "Found"]
     assert told[1]["type"] == "Warning"
@@ -296,7 +296,7 @@ async def test_an_event_that_was_not_answered_is_posted_again_under_its_name(api
         events = EventRecorder(kube, instance="operator-0", retry_delays=(0.0, 0.0))
         events.emit(pod(uid="1"), "Normal", "First", "posted by the attempt that was not answered")
         events.emit(pod(uid="1"), "Normal", "Second", "after it")
-        await events.close()
+        await events.close(grace=30.0)
     told = [(body["reason"], body["metadata"]["name"]) for _, _, body in script.requests]
     assert [reason for reason, _ in told] == ["First", "First", "Second", "Second"]
     assert len(set(told)) == 2
@@ -308,7 +308,7 @@ async def test_an_event_that_nobody_takes_holds_up_no_other(api: Any) -> None:
         events = EventRecorder(kube, instance="operator-0", retry_delays=(0.0, 0.0))
         events.emit(pod(uid="1"), "Normal", "Lost", "three times refused")
         events.emit(pod(uid="1"), "Normal", "Told", "then this")
-        await events.close()
+        await events.close(grace=30.0)
     assert [body["reason"] for _, _, body in script.requests] == ["Lost", "Lost", "Lost", "Told"]
 
 
