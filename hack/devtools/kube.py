@@ -19,7 +19,7 @@ import yaml
 from devtools.project import ROOT
 
 Manifest = dict[str, Any]
-#: The objects of one collection as last seen, by name.
+#: The objects of one collection as last seen, by name; by namespace/name where it spans namespaces.
 Snapshot = dict[str, Manifest]
 
 #: Seconds for one ordinary request.
@@ -152,19 +152,19 @@ class Cluster:
                 response = self.request("GET", f"{path}?{urlencode(query)}")
                 response.raise_for_status()
                 listing = response.json()
-                seen = {item["metadata"]["name"]: item for item in listing["items"]}
+                seen = {_key(item, namespace): item for item in listing["items"]}
                 yield dict(seen)
                 follow = query | {
                     "watch": "true",
                     "resourceVersion": listing["metadata"]["resourceVersion"],
                     "timeoutSeconds": str(max(1, int(left) + 1)),
                 }
-                yield from self._follow(f"{path}?{urlencode(follow)}", seen, deadline)
+                yield from self._follow(f"{path}?{urlencode(follow)}", namespace, seen, deadline)
             except requests.RequestException:
                 # Refused or reset while the API server restarts: nothing to await but its return.
                 time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
 
-    def _follow(self, url: str, seen: Snapshot, deadline: float) -> Iterator[Snapshot]:
+    def _follow(self, url: str, namespace: str | None, seen: Snapshot, deadline: float) -> Iterator[Snapshot]:
         """One watch, applied to `seen`; returns when it ends, the deadline passed, or a relist is due."""
         silence = max(0.1, min(WATCH_SILENCE, deadline - time.monotonic()))
         with self.request("GET", url, stream=True, timeout=(REQUEST_TIMEOUT, silence)) as response:
@@ -172,7 +172,7 @@ class Cluster:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     return
-                name = event["object"]["metadata"]["name"]
+                name = _key(event["object"], namespace)
                 if event["type"] == "DELETED":
                     seen.pop(name, None)
                 else:
@@ -235,6 +235,14 @@ class Cluster:
             timeout=timeout,
             what=f"{plural} {name or labels} gone",
         )
+
+
+def _key(item: Manifest, namespace: str | None) -> str:
+    """What an object is known by in a snapshot of a namespace, or (None) of the whole cluster."""
+    metadata = item["metadata"]
+    return (
+        metadata["name"] if namespace or "namespace" not in metadata else f"{metadata['namespace']}/{metadata['name']}"
+    )
 
 
 def condition_of(manifest: Mapping[str, Any], type_: str) -> Manifest:

@@ -15,6 +15,7 @@ from devtools import environment, kube, layers
 from devtools.patience import Patience
 from e2e.evidence import OperatorLogs
 from e2e.support import Etcd, fresh_namespace
+from e2e.volumes import Volumes
 from localcluster import artifacts
 from localcluster.cluster import Cluster as LocalCluster
 from localcluster.progress import Progress
@@ -56,13 +57,21 @@ def bare_cluster(local: LocalCluster) -> kube.Cluster:
 
 
 @pytest.fixture(scope="session")
+def volumes(bare_cluster: kube.Cluster, local: LocalCluster) -> Iterator[None]:
+    """Volumes that cost no pods, for all claims that name no class."""
+    made = Volumes(bare_cluster, local)
+    yield
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def operator_image(local: LocalCluster) -> str:
     """The operator's image, built from the checkout and loaded on every node."""
     return environment.load_operator_image(local, Progress())
 
 
 @pytest.fixture(scope="session")
-def installed(bare_cluster: kube.Cluster, operator_image: str) -> kube.Cluster:
+def installed(bare_cluster: kube.Cluster, operator_image: str, volumes: None) -> kube.Cluster:
     """The cluster with deploy/install.yaml applied."""
     environment.install(bare_cluster, operator_image)
     return bare_cluster
