@@ -249,7 +249,7 @@ class Etcd:
 
     # --- its data
 
-    def etcdctl(self, *arguments: str, timeout: float = 30.0, stdin: str | None = None) -> str:
+    def etcdctl(self, *arguments: str, timeout: float = 60.0, stdin: str | None = None) -> str:
         """Run etcdctl in a pod that mounts the client Secret; made at the first call, kept for later ones."""
         pod = f"{self.name}-etcdctl"
         if self.cluster.get("pods", self.namespace, pod) is None:
@@ -320,7 +320,7 @@ def lasting_pod(etcd: str) -> Manifest:
     container = pod["spec"]["containers"][0]
     container |= {"command": ["/usr/local/bin/etcdctl", "txn", "--interactive"], "stdin": True}
     # Of its own, etcdctl gives up after 5 s; kube-proxy may take that long on a busy node to learn of other endpoints.
-    container["env"] = [*container.get("env", []), {"name": "ETCDCTL_COMMAND_TIMEOUT", "value": "20s"}]
+    container["env"] = [*container.get("env", []), {"name": "ETCDCTL_COMMAND_TIMEOUT", "value": "40s"}]
     pod["spec"]["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
     return pod
 

@@ -1,16 +1,20 @@
 """Each member as it was seen, and the quorum: unknown is not down."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from etcd_operator.cluster.members import Membership, Quorum, SeenMember
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.etcd.model import Answer
+from etcd_operator.resources.names import Manifest
 from support.builders import (
+    NOW,
     answer,
     blueprint,
     down,
+    edited,
     judged,
     leaderless,
     member_list,
@@ -85,6 +89,18 @@ def test_down_takes_proof(seen: Observation, is_down: bool, why: str) -> None:
     assert not found.healthy
     assert found.down is is_down
     assert found.why == why
+
+
+@pytest.mark.parametrize(("seconds", "is_down"), [(0, False), (4, False), (5, True), (60, True)])
+def test_silence_of_a_process_that_runs_takes_a_while_to_be_believed(seconds: int, is_down: bool) -> None:
+    """All members of a machine that is short of CPU may miss one probe together: that is no lost quorum."""
+
+    def unready(manifest: Manifest) -> None:
+        changed = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifest["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": changed}]
+
+    seen = edited(with_answer(observation(), "a-1", silent()), "pods", "a-1", unready)
+    assert member(seen).down is is_down
 
 
 def of(healthy: int, gone: int, unknown: int) -> Observation:

@@ -1,22 +1,35 @@
 """Each member as it was seen: what etcd says of it, what Kubernetes says of it, and whether they prove it down.
 
 Pure. Unknown is not down: a member counts as down only when its pod is gone or not running, when nothing
-listens on its port, or when the kubelet too finds it not ready; silence alone leaves it unknown.
+listens on its port, or when the kubelet too has found it not ready for a while; silence alone leaves it unknown.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal
 
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.roster import member_list
-from etcd_operator.cluster.trouble import Trouble, claim_trouble, is_ready, is_running, pod_trouble, refused_pods
+from etcd_operator.cluster.trouble import (
+    Trouble,
+    claim_trouble,
+    is_ready,
+    is_running,
+    pod_trouble,
+    ready_changed,
+    refused_pods,
+)
 from etcd_operator.etcd.model import Alarm, AlarmKind, Answer, Member, MemberList, hex_id
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import Manifest
 
 Role = Literal["Voter", "Learner"]
+
+#: How long a process that runs must have been silent, to the kubelet as well, before it counts as down: on a machine
+#: that is short of CPU all members may miss a probe together (seen: for 2.3 s), and a lost quorum alarms people.
+SILENCE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +185,7 @@ def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member |
         answer=answer,
         listed=listed,
         healthy=not why,
-        down=bool(why) and _is_down(pod, answer),
+        down=bool(why) and _is_down(pod, answer, seen.at),
         foreign=foreign,
         why=why,
         trouble=trouble,
@@ -240,10 +253,11 @@ def _is_corrupt(alarm: Alarm, member_id: int) -> bool:
     return alarm.kind is AlarmKind.CORRUPT and alarm.member_id == member_id
 
 
-def _is_down(pod: Manifest | None, answer: Answer | None) -> bool:
+def _is_down(pod: Manifest | None, answer: Answer | None, now: datetime) -> bool:
     """Proof, not silence: see the module's docstring. A member that answers but has no quorum is not serving."""
     if pod is None or is_terminating(pod) or not is_running(pod):
         return True
     if answer and (answer.status is not None or (answer.error and answer.error.kind in {"refused", "no_leader"})):
         return True
-    return not is_ready(pod)
+    changed = ready_changed(pod)
+    return not is_ready(pod) and (changed is None or now - changed >= SILENCE)

@@ -46,6 +46,13 @@ def is_ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
 
 
+def ready_changed(pod: Manifest) -> datetime | None:
+    """When Kubernetes last changed its mind about whether the pod is ready; None where it does not tell."""
+    conditions = pod.get("status", {}).get("conditions") or []
+    told = next((each.get("lastTransitionTime") for each in conditions if each["type"] == "Ready"), None)
+    return datetime.fromisoformat(told) if told else None
+
+
 def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
     name = pod["metadata"]["name"]

@@ -15,7 +15,7 @@ from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.observation import Nodes
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.restart_rules import is_restarting
-from etcd_operator.cluster.trouble import etcd_container, is_ready
+from etcd_operator.cluster.trouble import etcd_container, is_ready, ready_changed
 from etcd_operator.etcd.model import hex_id
 
 #: The count is written down each time that this part of replaceAfter has passed, but not more often than that.
@@ -126,7 +126,5 @@ def _is_not_ready(member: SeenMember) -> bool:
 def _was_not_ready_since(member: SeenMember, moment: datetime) -> bool:
     """Whether Kubernetes has found this very pod not ready ever since."""
     pod = member.pod or {}
-    made = pod.get("metadata", {}).get("creationTimestamp")
-    conditions = pod.get("status", {}).get("conditions") or []
-    changed = next((each.get("lastTransitionTime") for each in conditions if each["type"] == "Ready"), None)
-    return bool(made and changed) and all(datetime.fromisoformat(each) <= moment for each in (made, changed) if each)
+    made, changed = pod.get("metadata", {}).get("creationTimestamp"), ready_changed(pod)
+    return made is not None and changed is not None and max(datetime.fromisoformat(made), changed) <= moment
