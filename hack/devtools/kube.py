@@ -107,7 +107,7 @@ class Cluster:
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """One request to the API server; the caller judges the answer."""
-        options.setdefault("timeout", REQUEST_TIMEOUT)
+        options.setdefault("timeout", REQUEST_TIMEOUT * self.patience())
         response: requests.Response = self.http.session.request(method, self.http.url + path, **options)
         return response
 

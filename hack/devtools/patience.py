@@ -16,7 +16,7 @@ USUAL_LOAD = 4.0
 #: Seconds that are looked back at most for the time that the host took.
 WINDOW = 60.0
 #: No promise is stretched further.
-MOST = 10.0
+MOST = 5.0
 
 
 class Ticks(NamedTuple):

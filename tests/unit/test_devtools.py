@@ -286,7 +286,7 @@ def test_the_line_of_proc_stat_is_read_by_its_columns() -> None:
         (1.0, 100, 100, 2.0),
         (16.0, 100, 100, 4.0),
         (1.0, 0, 0, 1.0),
-        (500.0, 1, 100, 10.0),
+        (500.0, 1, 100, 5.0),
     ],
 )
 def test_promises_are_stretched_by_load_and_by_what_the_host_takes(
