@@ -114,6 +114,18 @@ def test_the_story_of_a_cluster_is_told_once(world: World) -> None:
     assert len(world.operator.story) == told
 
 
+def test_what_etcd_did_without_answering_in_time_is_told_as_well(world: World) -> None:
+    world.settle()
+    world.wipe("a-1")
+    for _ in range(20):
+        world.round({1: "fail after"})
+        world.tick()
+    world.settle()
+    story = [told.split(":")[0] for told in world.operator.story]
+    for reason in ("RemovingMember", "AddingMember", "PromotingMember"):
+        assert f"Normal {reason}" in story, story
+
+
 def test_an_object_that_the_api_server_rewrites_is_not_fought_over(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,8 @@ class EtcdClusterController:
             except EtcdError as error:
                 # Another look first: it may have been done all the same, and etcd's reasons for "not now" pass.
                 log.info("cluster.etcd_refused", kind=error.kind, error=error.message, detail=error.detail)
+                if error.uncertain:  # the next look may find it done, and then nobody would tell it
+                    self._tell(picture, tales_of_steps(decided, published=judged.published))
                 self._refusals[key] = (monotonic() + REFUSED, error.message)
                 self._pictures[key] = (0.0, self._pictures[key][1])
                 return Result(requeue_after=0.0)
