@@ -19,8 +19,7 @@ from devtools.kube import Cluster, KubectlError
 from e2e.support import OPERATOR, OPERATOR_PODS, Etcd
 from localcluster.cache import cache_dir
 
-#: Lines of the operators' logs that a failure of the storm shows by itself, and any other test's.
-TAIL = 40
+#: Lines of the operators' logs that a failure shows by itself.
 STORY = 100
 #: What a line of the log says of itself and not of what happened.
 ENVELOPE = ("kind", "level", "logger", "timestamp")
@@ -40,7 +39,7 @@ def evidence(etcd: Etcd, name: str, *, keep: bool) -> Iterator[Path]:
         yield folder
     except BaseException:
         _last_state(etcd, folder)
-        print(f"The operators' last words:\n{_tail(folder)}\nEverything about this run is in {folder}", flush=True)
+        print(f"Everything about this run is in {folder}", flush=True)
         raise
     finally:
         over.set()
@@ -65,22 +64,15 @@ class OperatorLogs:
 
     def report(self, namespace: str) -> str:
         """What happened in a namespace, and what the operators said of it or of no cluster, shortened."""
+        about = ("-n", namespace, "get")
+        columns = "AT:.lastTimestamp,ABOUT:.involvedObject.name,REASON:.reason,MESSAGE:.message"
         parts = [
-            self._ask("-n", namespace, "get", "etcd,pods,persistentvolumeclaims", "-o", "wide"),
-            self._ask("-n", namespace, "get", "etcd", "-o", "jsonpath={range .items[*]}{.status}{'\\n'}{end}"),
-            self._ask(
-                "-n", namespace, "get", "events", "--sort-by=.lastTimestamp",
-                "-o", "custom-columns=AT:.lastTimestamp,ABOUT:.involvedObject.name,REASON:.reason,MESSAGE:.message",
-            ),
+            _ask(self._cluster, *about, "etcd,pods,persistentvolumeclaims", "-o", "wide"),
+            _ask(self._cluster, *about, "etcd", "-o", "jsonpath={range .items[*]}{.status}{'\\n'}{end}"),
+            _ask(self._cluster, *about, "events", "--sort-by=.lastTimestamp", "-o", f"custom-columns={columns}"),
             self._story(namespace),
-        ]  # fmt: skip
+        ]
         return "\n\n".join(parts)
-
-    def _ask(self, *question: str) -> str:
-        try:
-            return self._cluster.kubectl(*question)
-        except (KubectlError, OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
 
     def _story(self, namespace: str) -> str:
         told = []
@@ -90,6 +82,14 @@ class OperatorLogs:
                 if f'"{namespace}/' in text or '"cluster":' not in text:
                     told.append(f"{time_[11:23]} {path.stem[-18:-13]} {_shortened(text)}")
         return "\n".join(sorted(told)[-STORY:])
+
+
+def _ask(cluster: Cluster, *question: str) -> str:
+    """What kubectl says, or why it says nothing."""
+    try:
+        return cluster.kubectl(*question)
+    except (KubectlError, OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
 
 
 def _shortened(line: str) -> str:
@@ -139,18 +139,4 @@ def _last_state(etcd: Etcd, folder: Path) -> None:
         "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
     }
     for file, question in questions.items():
-        try:
-            told = etcd.cluster.kubectl("-n", etcd.namespace, *question)
-        except (KubectlError, OSError) as error:
-            told = str(error)
-        (folder / file).write_text(told)
-
-
-def _tail(folder: Path) -> str:
-    """The newest lines of the operators' logs, each with its pod's name."""
-    lines = sorted(
-        f"{line}  ({path.stem})"
-        for path in (folder / "log").glob(f"{OPERATOR}-*.log")
-        for line in path.read_text(errors="replace").splitlines()[-TAIL:]
-    )
-    return "\n".join(lines[-TAIL:])
+        (folder / file).write_text(_ask(etcd.cluster, "-n", etcd.namespace, *question))

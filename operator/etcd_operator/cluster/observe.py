@@ -18,7 +18,7 @@ from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
 from etcd_operator.cluster.places import Places
 from etcd_operator.cluster.records import annotations, owner_uids
-from etcd_operator.cluster.trouble import etcd_container, is_running
+from etcd_operator.cluster.trouble import etcd_container, is_running, told_change
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.handshake import shake_hands
 from etcd_operator.etcd.model import AlarmKind, Answer, Endpoint, Handshake, KeyHash
@@ -361,8 +361,7 @@ def _event_time(event: Manifest) -> str:
 
 def _last_change(about: Manifest) -> str:
     """When a pod last became ready or ceased to be; what was said of it before that is overcome. Empty for the rest."""
-    conditions = about.get("status", {}).get("conditions") or [] if about["kind"] == "Pod" else []
-    return next((str(each.get("lastTransitionTime") or "") for each in conditions if each["type"] == "Ready"), "")
+    return told_change(about) if about["kind"] == "Pod" else ""
 
 
 def _lacks_pods(stateful_set: Manifest, pods: Named) -> bool:

@@ -46,10 +46,15 @@ def is_ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
 
 
-def ready_changed(pod: Manifest) -> datetime | None:
-    """When Kubernetes last changed its mind about whether the pod is ready; None where it does not tell."""
+def told_change(pod: Manifest) -> str:
+    """When Kubernetes last changed its mind about whether the pod is ready, as it says it; empty where it does not."""
     conditions = pod.get("status", {}).get("conditions") or []
-    told = next((each.get("lastTransitionTime") for each in conditions if each["type"] == "Ready"), None)
+    return next((str(each.get("lastTransitionTime") or "") for each in conditions if each["type"] == "Ready"), "")
+
+
+def ready_changed(pod: Manifest) -> datetime | None:
+    """`told_change` as a time; None where it is not told."""
+    told = told_change(pod)
     return datetime.fromisoformat(told) if told else None
 
 
