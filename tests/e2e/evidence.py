@@ -33,7 +33,7 @@ def evidence(etcd: Etcd, name: str, *, keep: bool) -> Iterator[Path]:
     over = threading.Event()
     for namespace, labels in ((OPERATOR, OPERATOR_PODS), (etcd.namespace, etcd.labels)):
         threading.Thread(
-            target=_follow, args=(etcd.cluster.kubeconfig, namespace, labels, folder / "log", over), daemon=True
+            target=_follow, args=(etcd.cluster.apart(), namespace, labels, folder / "log", over), daemon=True
         ).start()
     try:
         yield folder
@@ -55,7 +55,7 @@ class OperatorLogs:
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster, self._folder, self._over = cluster, folder, threading.Event()
         threading.Thread(
-            target=_follow, args=(cluster.kubeconfig, OPERATOR, OPERATOR_PODS, folder, self._over), daemon=True
+            target=_follow, args=(cluster.apart(), OPERATOR, OPERATOR_PODS, folder, self._over), daemon=True
         ).start()
 
     def close(self) -> None:
@@ -101,9 +101,9 @@ def _shortened(line: str) -> str:
     return f"{said.pop('event', '')} " + json.dumps({key: said[key] for key in said if key not in ENVELOPE})
 
 
-def _follow(kubeconfig: Path, namespace: str, labels: str, folder: Path, over: threading.Event) -> None:
+def _follow(cluster: Cluster, namespace: str, labels: str, folder: Path, over: threading.Event) -> None:
     """Follow the log of every container that runs in these pods."""
-    cluster, seen = Cluster(kubeconfig), set[str]()
+    seen = set[str]()
     while not over.is_set():
         for pods in cluster.snapshots("pods", namespace, labels=labels, timeout=600):
             for name, pod in pods.items():
@@ -112,17 +112,19 @@ def _follow(kubeconfig: Path, namespace: str, labels: str, folder: Path, over: t
                     if "running" in status["state"] and container not in seen:
                         seen.add(container)
                         path = folder / f"{name}-{container[-12:]}.log"
-                        threading.Thread(target=_copy, args=(kubeconfig, namespace, name, path), daemon=True).start()
+                        threading.Thread(
+                            target=_copy, args=(cluster.apart(), namespace, name, path), daemon=True
+                        ).start()
             if over.is_set():
                 return
 
 
-def _copy(kubeconfig: Path, namespace: str, pod: str, path: Path) -> None:
+def _copy(cluster: Cluster, namespace: str, pod: str, path: Path) -> None:
     """Copy a container's log until it ends."""
     url = f"{kube.path_of('pods', namespace, pod)}/log?follow=true&timestamps=true"
     with (
         suppress(requests.RequestException, OSError),
-        Cluster(kubeconfig).request("GET", url, stream=True, timeout=(10, None)) as log,
+        cluster.request("GET", url, stream=True, timeout=(10, None)) as log,
         path.open("wb") as file,
     ):
         for chunk in log.iter_content(None):

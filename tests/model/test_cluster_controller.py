@@ -1,13 +1,18 @@
 """The reconcile as a whole: what it reads, what it spares, and what it tells when Kubernetes says no."""
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.cluster.act import act
+from etcd_operator.etcd.errors import EtcdError
+from etcd_operator.etcd.model import Endpoint, MemberReport
 from etcd_operator.kube import Forbidden, Invalid
 from etcd_operator.resources.names import Manifest
+from model.calls import ModelClient
 from model.world import World
 
 
@@ -124,6 +129,36 @@ def test_what_etcd_did_without_answering_in_time_is_told_as_well(world: World) -
     story = [told.split(":")[0] for told in world.operator.story]
     for reason in ("RemovingMember", "AddingMember", "PromotingMember"):
         assert f"Normal {reason}" in story, story
+
+
+def test_what_etcd_was_never_asked_for_is_not_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member to tell it through does not answer when it is to prove whose it is."""
+    world.settle()
+    world.wipe("a-1")
+    acting = ContextVar("acting", default=False)
+    ask = ModelClient.status
+
+    async def carry_out(*arguments: Any) -> None:
+        acting.set(True)
+        try:
+            await act(*arguments)
+        finally:
+            acting.set(False)
+
+    async def silent_when_told(self: ModelClient, endpoint: Endpoint, **limits: float) -> MemberReport:
+        if acting.get():
+            raise EtcdError("timeout", "no answer in time")
+        return await ask(self, endpoint, **limits)
+
+    monkeypatch.setattr("etcd_operator.cluster.controller.act", carry_out)
+    monkeypatch.setattr(ModelClient, "status", silent_when_told)
+    for _ in range(20):
+        world.round()
+        world.tick()
+    assert not [told for told in world.operator.story if "RemovingMember" in told]
+    monkeypatch.undo()
+    world.settle()
+    assert len([told for told in world.operator.story if "RemovingMember" in told]) == 1
 
 
 def test_an_object_that_the_api_server_rewrites_is_not_fought_over(

@@ -30,8 +30,9 @@ from support.builders import (
     without,
     without_status,
 )
+from support.lists import added, listed, removed, the_list
 from support.plans import planned, the_step
-from unit.test_cluster_membership import added, carried_out, listed, removed, the_list
+from unit.test_cluster_membership import carried_out
 from unit.test_cluster_restart import BAD_FILE, OPTIONS, applied, changed, restarted, settled
 
 OUT_OF_MEMORY = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": ""}}

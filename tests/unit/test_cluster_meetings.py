@@ -31,6 +31,7 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.lists import removed
 from unit import test_cluster_growth as growth
 from unit import test_cluster_healing as healing
 from unit import test_cluster_membership as membership
@@ -80,7 +81,7 @@ def test_a_small_volume_with_old_data_goes_when_that_may(keep: str, goes: bool) 
 def test_volumes_of_members_scaled_away_wait_until_the_data_agrees() -> None:
     seen = observation(storage={"deletionPolicy": "Delete"})
     for name in ("a-1", "a-2"):
-        seen = membership.removed(seen, name)
+        seen = removed(seen, name)
     seen = with_spec(replace(seen, answers={"a-0": seen.answers["a-0"]}), members=1)
     for name in NAMES.members(3):
         seen = edited(seen, "claims", f"data-{name}", membership._owned)

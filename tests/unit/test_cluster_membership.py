@@ -16,7 +16,7 @@ from etcd_operator.cluster.steps import (
     PromoteMember,
     RemoveMember,
 )
-from etcd_operator.etcd.model import Answer, Member, MemberList, hex_id
+from etcd_operator.etcd.model import Answer, hex_id
 from etcd_operator.resources import names as n
 from etcd_operator.resources.names import Manifest
 from support.builders import (
@@ -42,50 +42,11 @@ from support.builders import (
     with_spec,
     without,
 )
+from support.lists import ADDED, added, removed, the_list
 from support.plans import planned, the_step
 
 FUSE = '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: no answer"}'
 LOST = '{"level":"panic","msg":"tocommit(9) is out of range [lastIndex(3)]. Was the raft log corrupted?"}'
-ADDED = 0xABC0
-
-
-def listed(seen: Observation, members: MemberList) -> Observation:
-    """Every voter answers with this list."""
-    answers = {name: replace(each, members=members) if each.members else each for name, each in seen.answers.items()}
-    return replace(seen, answers=answers)
-
-
-def the_list(seen: Observation) -> MemberList:
-    found = next(each.members for each in seen.answers.values() if each.members)
-    assert found is not None
-    return found
-
-
-def added(seen: Observation, *names: str, started: bool = False) -> Observation:
-    """etcd's list with learners of these names; one that has started has its client URLs."""
-    before, plan_ = the_list(seen), blueprint()
-    learners = tuple(
-        Member(
-            id=ADDED + NAMES.members(7).index(name),
-            name=name if started else "",
-            peer_urls=(plan_.peer_url(name),),
-            client_urls=(plan_.client_url(name),) if started else (),
-            is_learner=True,
-        )
-        for name in names
-    )
-    kept = tuple(member for member in before.members if plan_.peer_url(member.name or "?") not in _urls(learners))
-    return listed(seen, MemberList(cluster_id=before.cluster_id, members=(*kept, *learners)))
-
-
-def _urls(members: tuple[Member, ...]) -> set[str]:
-    return {url for member in members for url in member.peer_urls}
-
-
-def removed(seen: Observation, name: str) -> Observation:
-    before = the_list(seen)
-    kept = tuple(member for member in before.members if member.name != name)
-    return listed(seen, MemberList(cluster_id=before.cluster_id, members=kept))
 
 
 def learner(name: str, *, applied: int = 100) -> Answer:

@@ -54,6 +54,14 @@ class NameTakenError(Exception):
     """An object of a name that the cluster needs exists and is somebody else's."""
 
 
+class NotAskedError(EtcdError):
+    """A change that etcd was not asked for: who was to be told of it did not prove to be of this cluster."""
+
+    @property
+    def uncertain(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Hands:
     """What steps are carried out with: both clients, and where the members of one cluster are reached."""
@@ -120,11 +128,7 @@ async def _tell_etcd(hands: Hands, step: EtcdStep) -> None:
 
     Pod addresses are used again: without TLS another cluster's member may answer there.
     """
-    endpoint = hands.endpoints.get(step.through)
-    if endpoint is None:
-        raise EtcdError("unavailable", f"{step.through} does not run any more")
-    if hex_id((await hands.etcd.status(endpoint)).cluster_id) != hands.cluster_id:
-        raise EtcdError("unavailable", f"{step.through} serves another etcd cluster")
+    endpoint = await _proven(hands, step.through)
     if not hands.kube.may_write():
         raise Fenced(f"{type(step).__name__} {step.member}")
     match step:
@@ -140,6 +144,20 @@ async def _tell_etcd(hands: Hands, step: EtcdStep) -> None:
             await hands.etcd.disarm(endpoint, step.alarm)
         case _:
             assert_never(step)
+
+
+async def _proven(hands: Hands, member: str) -> Endpoint:
+    """Where the member is reached, once it has answered as one of this cluster; raises NotAskedError."""
+    endpoint = hands.endpoints.get(member)
+    if endpoint is None:
+        raise NotAskedError("unavailable", f"{member} does not run any more")
+    try:
+        report = await hands.etcd.status(endpoint)
+    except EtcdError as error:
+        raise NotAskedError(error.kind, error.message, detail=error.detail) from error
+    if hex_id(report.cluster_id) != hands.cluster_id:
+        raise NotAskedError("unavailable", f"{member} serves another etcd cluster")
+    return endpoint
 
 
 async def _apply(kube: Kube, manifest: Manifest, *, absent: bool) -> Manifest:

@@ -12,6 +12,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.membership_rules import (
     change_of_membership,
+    end_of_pod,
     is_caught_up,
     missing_members,
     removal,
@@ -199,12 +200,8 @@ def _growth(judged: Judged, claim: Manifest) -> GrowVolume:
 
 
 def _deletion(judged: Judged, member: str, claim: Manifest) -> list[Step]:
-    pod = judged.seen.objects.pods.get(member)
     reason = f"its member was removed from etcd, and comes back on a volume of {_size(judged)}: this one cannot grow"
-    steps: list[Step] = [Delete.of("PersistentVolumeClaim", claim, reason)]
-    if pod is not None and not is_terminating(pod):
-        steps.append(Delete.of("Pod", pod, "its member was removed from etcd, and its volume goes"))
-    return steps
+    return [Delete.of("PersistentVolumeClaim", claim, reason), *end_of_pod(judged, member)]
 
 
 def _is_dispensable(judged: Judged, member: str) -> bool:

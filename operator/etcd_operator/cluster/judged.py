@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.cluster.ahead import with_upcoming
 from etcd_operator.cluster.authority import HeldAuthority, Phase
 from etcd_operator.cluster.certificates import authority
 from etcd_operator.cluster.members import Membership, membership
@@ -46,7 +47,7 @@ class Judged:
     @classmethod
     def of(cls, seen: Observation) -> Self:
         proven = proof(seen)
-        plan = blueprint(seen, proven)
+        plan = with_upcoming(seen, blueprint(seen, proven))
         return cls(
             seen=seen,
             proof=proven,

@@ -23,14 +23,12 @@ from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
 from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.model import hex_id
-from etcd_operator.etcd.options import minor_number
+from etcd_operator.etcd.options import MANY_LEARNERS, minor_number
 from etcd_operator.resources import names as n
 
 #: How far a learner's applied index may be behind the leader's last entry: etcd's own measure, 90% of the index, is no
 #: bound on a log that is long.
 IN_SYNC = 1000
-#: The first minor version of etcd that takes more than one learner at a time (max-learners).
-MANY_LEARNERS = (3, 6)
 #: What etcd's last words can mean of a member that is to join: it read an older file, or none.
 STALE_FILE = {"DataMissing", "DataCorrupt", "MemberListRefused", "MemberRemoved", "InvalidOption"}
 #: How long its pod may go on failing so before another takes its place: a joiner without a name service says the same.
@@ -167,7 +165,7 @@ def _progress(member: SeenMember) -> tuple[int, int]:
 
 
 def add_missing_members(judged: Judged) -> Plan | None:
-    """Add the next member that is wanted, as a learner, once the one before has started.
+    """Add the next member that is wanted, as a learner, once the one before has started; see also `ahead`.
 
     Before it starts, a joiner looks up the names of all members in etcd's list, and waits for each that is not known
     yet, as that of one without a pod. Then it asks each for its version, and one that listens but waits for others
@@ -192,16 +190,21 @@ def add_missing_members(judged: Judged) -> Plan | None:
 
 
 def _pod_on_a_volume_that_goes(judged: Judged, name: str) -> tuple[Step, ...]:
-    """The end of the pod that keeps a deleted volume alive, before the new member's file is written.
+    """The end of the pod that keeps a deleted volume alive, before the new member's file is written."""
+    claim = judged.seen.objects.claims.get(judged.blueprint.names.claim(name))
+    return end_of_pod(judged, name) if is_terminating(claim) else ()
+
+
+def end_of_pod(judged: Judged, name: str) -> tuple[Step, ...]:
+    """The end of the pod of a member that etcd removed, where its volume goes.
 
     Its container is started again and again, with the newest file: the new member would begin on that volume and go
     with it (seen).
     """
     pod = judged.seen.objects.pods.get(name)
-    claim = judged.seen.objects.claims.get(judged.blueprint.names.claim(name))
-    if pod is None or is_terminating(pod) or not is_terminating(claim):
+    if pod is None or is_terminating(pod):
         return ()
-    return (Delete.of("Pod", pod, "its volume was deleted and goes with it"),)
+    return (Delete.of("Pod", pod, "its member was removed from etcd, and its volume goes"),)
 
 
 def _strangers(judged: Judged) -> list[str]:

@@ -260,7 +260,7 @@ def own_volumes(judged: Judged) -> Plan | None:
     ours = owner_reference(plan.names, plan.uid) | {"controller": False}
     records = volume_records(judged.seen)
     steps = []
-    for member in plan.members:
+    for member in plan.with_upcoming:
         claim, record = judged.seen.objects.claims.get(plan.names.claim(member)), records.get(member)
         if claim is None or is_terminating(claim) or any(owner["uid"] == plan.uid for owner in _owners_of(claim)):
             continue

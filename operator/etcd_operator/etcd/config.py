@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from etcd_operator.etcd.options import FEATURE_GATES, file_value, gates, minor_number
+from etcd_operator.etcd.options import FEATURE_GATES, MANY_LEARNERS, file_value, gates, minor_number
 
 CLIENT_PORT, PEER_PORT, METRICS_PORT, HTTP_PORT = 2379, 2380, 2381, 2382
 
@@ -75,7 +75,7 @@ def member_file(
         **_user_settings(options),
         **_defaults_and_extra(version, options.extra),
     }
-    if minor_number(version) >= (3, 6):
+    if minor_number(version) >= MANY_LEARNERS:
         settings["max-learners"] = MAX_LEARNERS
     return _text(settings, comment=_FUSE_COMMENT if fuse else ())
 
@@ -105,7 +105,7 @@ def recovery_file(
         **_user_settings(options),
         **_defaults_and_extra(version, options.extra),
     }
-    if minor_number(version) >= (3, 6):
+    if minor_number(version) >= MANY_LEARNERS:
         settings["max-learners"] = MAX_LEARNERS
     return _text(settings)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from etcd_operator.api.owned_options import OWNED_OPTIONS
 
+#: The first minor version of etcd that takes more than one learner at a time (max-learners).
+MANY_LEARNERS = (3, 6)
 FEATURE_GATES = "feature-gates"
 SOCKET_OPTIONS = frozenset({"reuse-port", "reuse-address"})  # client/pkg/transport/sockopt.go
 

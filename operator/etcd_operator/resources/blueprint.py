@@ -95,6 +95,8 @@ class Blueprint:
     applied_spec: str
     members: tuple[str, ...]
     incarnation: str
+    #: The member that is to be added next, where its pod and volume are made already; no member of etcd has its name.
+    upcoming: str = ""
     revision: str = ""
     revisions: Mapping[str, EtcdClusterSpec] = field(default_factory=dict)
     template_revision: str = ""
@@ -160,11 +162,16 @@ class Blueprint:
         return _sha1((self.peer_url(member) + self.token).encode())
 
     @property
+    def with_upcoming(self) -> tuple[str, ...]:
+        """All whose pods and volumes are to be there."""
+        return (*self.members, self.upcoming) if self.upcoming else self.members
+
+    @property
     def replicas(self) -> int:
         """Pods of the StatefulSet: its ordinals have no gaps, also where a member in the middle is being replaced."""
         if self.recovery is not None and self.recovery.active:
             return 0
-        return max((self.names.ordinal(member) or 0 for member in self.members), default=-1) + 1
+        return max((self.names.ordinal(member) or 0 for member in self.with_upcoming), default=-1) + 1
 
     def seat(self, member: str) -> Seat:
         return self.seats.get(member, Seat(incarnation=self.incarnation))

@@ -1,0 +1,50 @@
+"""The pod that is made ahead of etcd's list: that of the next member, while the one before it joins.
+
+Pure. Members join one after the other, but a new volume takes half of the time that a member needs, and can be made
+meanwhile. Such a pod has no file, as no member of etcd has its name yet, so its etcd exits at once should it start too
+early; it is never made for a volume that anybody's data may be on.
+"""
+
+from dataclasses import replace
+
+from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.records import annotations, is_terminating
+from etcd_operator.cluster.settled import is_small
+from etcd_operator.etcd.options import MANY_LEARNERS, minor_number
+from etcd_operator.resources.blueprint import Blueprint
+from etcd_operator.resources.names import CLUSTER_ID, Manifest
+
+
+def with_upcoming(seen: Observation, plan: Blueprint) -> Blueprint:
+    """The blueprint with the member whose pod is to be there before etcd knows of it, if there is one."""
+    wanted = seen.names.members(seen.cluster.spec.members)
+    if not plan.bootstrapped or plan.in_memory or plan.replicas >= len(wanted) or not _is_steady(seen, plan):
+        return plan
+    name = wanted[plan.replicas]
+    claim = seen.objects.claims.get(seen.names.claim(name))
+    if claim is not None and not _is_new(seen, claim):
+        return plan
+    if name in seen.objects.pods or any(_has_volume(seen, plan, member) for member in plan.members):
+        return replace(plan, upcoming=name)
+    return plan
+
+
+def _is_steady(seen: Observation, plan: Blueprint) -> bool:
+    """Whether nothing else changes, and the next member need not wait for a vote of the one before."""
+    wanted = seen.cluster.spec
+    restarting = any(plan.revision_of(member) != plan.target_revision for member in plan.members)
+    growing = plan.spec.storage.size < wanted.storage.size
+    recovering = plan.recovery is not None and plan.recovery.active
+    return not (restarting or growing or recovering) and minor_number(plan.oldest_version) >= MANY_LEARNERS
+
+
+def _is_new(seen: Observation, claim: Manifest) -> bool:
+    """Whether nothing is known to be on a volume, and it may stay."""
+    return not (is_terminating(claim) or CLUSTER_ID in annotations(claim) or is_small(claim, seen.cluster.spec))
+
+
+def _has_volume(seen: Observation, plan: Blueprint, member: str) -> bool:
+    """Whether a member that joins has its volume: it starts before the next one's can be there."""
+    claim = seen.objects.claims.get(seen.names.claim(member))
+    bound = claim is not None and claim.get("status", {}).get("phase") == "Bound"
+    return plan.seat(member).joining and bound
