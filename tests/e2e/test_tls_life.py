@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from devtools import environment
 from e2e.support import Cluster, Etcd, identity, kill_operator
 from e2e.test_restart import Restarts, uids
-from e2e.writers import writing
+from e2e.writers import Writers, writing
 from etcd_operator.etcd.handshake import shake_hands
 from etcd_operator.etcd.model import TLSIdentity
-from etcd_operator.pki import inspect, signed_by, split_bundle
+from etcd_operator.pki import Authority, inspect, new_authority, signed_by, split_bundle
 
 PEER, CLIENT = 2380, 2382
 #: Seconds: one election timeout, and one more.
@@ -60,6 +63,14 @@ def wait_rotated(etcd: Etcd, side: str, before: bytes) -> None:
     etcd.wait_settled()
 
 
+def check_unharmed(etcd: Etcd, writers: Writers, before: object) -> None:
+    """Nobody noticed: no write was lost or had to wait, and it is the same etcd."""
+    writers.check()
+    assert writers.longest_gap < PLANNED_GAP * etcd.cluster.patience()
+    assert identity(etcd) == before
+    assert etcd.read("kept") == "yes"
+
+
 def test_an_authority_and_certificates_are_replaced_under_load(cluster: Cluster, etcd: Etcd) -> None:
     etcd.create(tls=SHORT)
     etcd.put("kept", "yes")
@@ -92,7 +103,68 @@ def test_an_authority_and_certificates_are_replaced_under_load(cluster: Cluster,
         )
         wait_shown(etcd, PEER, inspect(etcd.secret("peer")["tls.crt"]).fingerprint)
         assert uids(etcd) == pods
-    writers.check()
-    assert writers.longest_gap < PLANNED_GAP * etcd.cluster.patience()
-    assert identity(etcd) == before
-    assert etcd.read("kept") == "yes"
+    check_unharmed(etcd, writers, before)
+
+
+@pytest.fixture
+def near_its_end(etcd: Etcd) -> Etcd:
+    """An etcd with an authority on each side that is valid for ten minutes, which is enough as long as nobody minds."""
+    etcd.create(
+        tls={"authorityDuration": "10m", "authorityRenewBefore": "5m", "client": {"rotationGrace": "5s"}},
+    )
+    etcd.put("kept", "yes")
+    return etcd
+
+
+def test_authorities_near_their_end_are_replaced_under_load(near_its_end: Etcd) -> None:
+    etcd = near_its_end
+    before, old = identity(etcd), {side: etcd.secret(f"{side}-ca")["tls.crt"] for side in ("client", "peer")}
+    with writing(etcd) as writers:
+        with Restarts(etcd=etcd) as restarts:
+            etcd.patch({"spec": {"tls": {"authorityDuration": "1000h", "authorityRenewBefore": "1h"}}})
+            for side, certificate in old.items():
+                wait_rotated(etcd, side, certificate)
+        assert (restarts.most_down, restarts.most_unready) == (1, 1)
+        assert len(restarts.order) == 12, restarts.order
+    for side in old:
+        valid = inspect(etcd.secret(f"{side}-ca")["tls.crt"]).not_after - datetime.now(UTC)
+        assert timedelta(hours=999) < valid <= timedelta(hours=1000)
+    wait_shown(etcd, PEER, inspect(etcd.secret("peer")["tls.crt"]).fingerprint)
+    check_unharmed(etcd, writers, before)
+
+
+def keep(etcd: Etcd, name: str, authority: Authority) -> None:
+    """A user's Secret with an authority."""
+    metadata = {"name": name, "namespace": etcd.namespace}
+    data = {"tls.crt": authority.cert_pem.decode(), "tls.key": authority.key_pem.decode()}
+    etcd.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+
+
+def provide(etcd: Etcd, side: str, secret: str) -> None:
+    etcd.patch({"spec": {"tls": {side: {"mode": "Provided", "secretRef": {"name": secret}}}}})
+
+
+def test_an_authority_of_the_users_takes_the_place_of_the_operators_under_load(etcd: Etcd) -> None:
+    etcd.create(tls={"client": {"rotationGrace": "5s"}})
+    etcd.put("kept", "yes")
+    before, old, pods = identity(etcd), etcd.secret("peer-ca")["tls.crt"], uids(etcd)
+    now = datetime.now(UTC)
+    keep(etcd, "dying", new_authority("dying", now - timedelta(days=1), timedelta(days=1, minutes=5)))
+    ours = new_authority("ours", now - timedelta(minutes=1), timedelta(days=100))
+    with writing(etcd) as writers:
+        provide(etcd, "peer", "missing")
+        etcd.wait_told("AuthorityRefused", "Secret missing (spec.tls.peer.secretRef): it does not exist")
+        provide(etcd, "peer", "dying")
+        etcd.wait_told("AuthorityRefused", "put one there that lasts longer; the members keep the authority")
+        assert etcd.secret("peer-ca")["tls.crt"] == old
+        assert uids(etcd) == pods
+        keep(etcd, "ours", ours)
+        with Restarts(etcd=etcd) as restarts:
+            provide(etcd, "peer", "ours")
+            wait_rotated(etcd, "peer", old)
+        assert len(restarts.order) == 6, restarts.order
+        assert (restarts.most_down, restarts.most_unready) == (1, 1)
+    assert split_bundle(etcd.secret("peer-ca")["tls.crt"]) == split_bundle(ours.cert_pem)
+    assert signed_by(etcd.secret("peer")["tls.crt"], ours.cert_pem)
+    wait_shown(etcd, PEER, inspect(etcd.secret("peer")["tls.crt"]).fingerprint)
+    check_unharmed(etcd, writers, before)

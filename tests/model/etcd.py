@@ -23,7 +23,7 @@ DISCOVERY = '{"level":"fatal","msg":"discovery failed","error":"%s"}'
 FUSE = DISCOVERY % "cannot fetch cluster info from peer urls: no answer"
 BOOTSTRAPPED = DISCOVERY % "member %s has already been bootstrapped"
 MEMBER_LIST = DISCOVERY % "error validating peerURLs {ClusterID:%x Members:[%s] RemovedMemberIDs:[]}: %s"
-NO_FILE = '{"level":"fatal","msg":"failed to verify flags","error":"open /etc/etcd/%s.yaml: no such file or directory"}'
+NO_FILE = '{"level":"warn","msg":"failed to verify flags","error":"open /etc/etcd/%s.yaml: no such file or directory"}'
 
 
 class EtcdExitedError(Exception):

@@ -131,10 +131,9 @@ def test_what_etcd_did_without_answering_in_time_is_told_as_well(world: World) -
         assert f"Normal {reason}" in story, story
 
 
-def test_what_etcd_was_never_asked_for_is_not_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The member to tell it through does not answer when it is to prove whose it is."""
-    world.settle()
-    world.wipe("a-1")
+@pytest.fixture
+def silent_when_told(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No member answers when it is to prove whose it is, before it is told of a change."""
     acting = ContextVar("acting", default=False)
     ask = ModelClient.status
 
@@ -145,20 +144,30 @@ def test_what_etcd_was_never_asked_for_is_not_told(world: World, monkeypatch: py
         finally:
             acting.set(False)
 
-    async def silent_when_told(self: ModelClient, endpoint: Endpoint, **limits: float) -> MemberReport:
+    async def status(self: ModelClient, endpoint: Endpoint, **limits: float) -> MemberReport:
         if acting.get():
             raise EtcdError("timeout", "no answer in time")
         return await ask(self, endpoint, **limits)
 
     monkeypatch.setattr("etcd_operator.cluster.controller.act", carry_out)
-    monkeypatch.setattr(ModelClient, "status", silent_when_told)
+    monkeypatch.setattr(ModelClient, "status", status)
+    return monkeypatch
+
+
+def told(world: World, word: str) -> int:
+    return sum(word in each for each in world.operator.story)
+
+
+def test_what_etcd_was_never_asked_for_is_not_told(world: World, silent_when_told: pytest.MonkeyPatch) -> None:
+    world.settle()
+    world.wipe("a-1")
     for _ in range(20):
         world.round()
         world.tick()
-    assert not [told for told in world.operator.story if "RemovingMember" in told]
-    monkeypatch.undo()
+    assert told(world, "RemovingMember") == 0
+    silent_when_told.undo()
     world.settle()
-    assert len([told for told in world.operator.story if "RemovingMember" in told]) == 1
+    assert told(world, "RemovingMember") == 1
 
 
 def test_an_object_that_the_api_server_rewrites_is_not_fought_over(

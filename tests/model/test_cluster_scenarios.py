@@ -139,30 +139,6 @@ def test_a_running_etcd_is_scaled(world: World, before: int, after: int, policy:
     assert len(world.store.all(CLAIM)) == (after if policy == "Delete" else max(before, after))
 
 
-@pytest.mark.parametrize("wanted", [3, 7])
-def test_a_pod_that_was_made_ahead_waits_for_its_member_and_goes_when_nobody_wants_it(
-    world: World, wanted: int
-) -> None:
-    """It comes up long before its member is added, while nobody has room for the pod of the one before."""
-    policy = {"deletionPolicy": "Delete"}
-    world.apply(spec(3, storage=policy))
-    world.settle()
-    world.kubernetes.nodes.unplaced.add("a-3")
-    world.apply(spec(7, storage=policy))
-    for _ in range(10):
-        world.round()
-        world.tick()
-    ahead = world.store.get("Pod", "a-4")
-    assert ahead is not None
-    assert "terminated" in ahead["status"]["containerStatuses"][0]["state"], "there is no file for it"
-    assert len(world.roster.members) == 4
-    assert world.store.get("Pod", "a-5") is None
-    world.apply(spec(wanted, storage=policy))
-    world.kubernetes.nodes.unplaced.clear()
-    world.settle()
-    assert len(world.roster.voters) == len(world.store.all("Pod")) == len(world.store.all(CLAIM)) == wanted
-
-
 @pytest.mark.parametrize("fault", ["crash after", "between"])
 @pytest.mark.parametrize(
     "story",

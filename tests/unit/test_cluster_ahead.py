@@ -6,13 +6,28 @@ from typing import Any
 import pytest
 
 from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.steps import Delete
 from etcd_operator.resources import names as n
 from etcd_operator.resources.config_map import config_map
 from etcd_operator.resources.names import Manifest
 from etcd_operator.resources.stateful_set import stateful_set
-from support.builders import EARLIER, NAMES, blueprint, claim, judged, observation, pod, with_object, with_spec
+from support.builders import (
+    EARLIER,
+    NAMES,
+    blueprint,
+    claim,
+    edited,
+    judged,
+    observation,
+    pod,
+    terminated,
+    with_object,
+    with_spec,
+)
 from support.lists import added
+from support.plans import carried_out, planned
 
+NO_FILE = '{"level":"warn","msg":"failed to verify flags","error":"open /etc/etcd/a-3.yaml: no such file or directory"}'
 MEMORY = {"limits": {"memory": "4Gi"}}
 
 
@@ -69,3 +84,29 @@ def test_no_pod_is_made_ahead_where_its_member_would_have_to_wait() -> None:
     assert pods_asked_for(with_spec(joining(), options={"heartbeatInterval": "200ms"})) == 4, "members restart first"
     assert pods_asked_for(joining(version="3.5.35")) == 4, "one learner at a time"
     assert pods_asked_for(joining(storage={"medium": "Memory"}, resources=MEMORY)) == 4, "it has no volume to make"
+
+
+def started_too_early(*, waits: bool) -> Observation:
+    """The kubelet starts a-3's etcd again, which was added meanwhile: at once, or after its back-off."""
+    ended = terminated(NO_FILE)
+    seen = with_object(joining(), "pods", pod("a-3", ready=False, state=ended))
+    if waits:
+        status = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+        seen = edited(seen, "pods", "a-3", lambda made: made["status"]["containerStatuses"][0].update(status))
+    return seen
+
+
+def test_a_pod_that_was_made_ahead_is_no_trouble_and_goes_only_where_it_would_wait_long() -> None:
+    for waits in (False, True):
+        seen = started_too_early(waits=waits)
+        member = next(each for each in judged(seen).membership.members if each.name == "a-3")
+        assert member.trouble is None
+        ends = [step.reason for step in planned(carried_out(seen)).steps if isinstance(step, Delete)]
+        assert ends == (["it started before its member was added"] if waits else [])
+
+
+def test_a_pod_made_ahead_that_has_ended_goes_and_is_not_made_again_for_its_volume() -> None:
+    seen = with_object(joining(), "claims", new_claim("a-4"))
+    assert pods_asked_for(seen) == 4
+    assert pods_asked_for(with_object(seen, "pods", pod("a-4"))) == 5
+    assert pods_asked_for(with_object(seen, "pods", pod("a-4", state=terminated(NO_FILE)))) == 4

@@ -31,8 +31,7 @@ from support.builders import (
     without_status,
 )
 from support.lists import added, listed, removed, the_list
-from support.plans import planned, the_step
-from unit.test_cluster_membership import carried_out
+from support.plans import carried_out, planned, the_step
 from unit.test_cluster_restart import BAD_FILE, OPTIONS, applied, changed, restarted, settled
 
 OUT_OF_MEMORY = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": ""}}

@@ -32,6 +32,7 @@ from support.builders import (
     without,
 )
 from support.lists import removed
+from support.plans import carried_out
 from unit import test_cluster_growth as growth
 from unit import test_cluster_healing as healing
 from unit import test_cluster_membership as membership
@@ -85,7 +86,7 @@ def test_volumes_of_members_scaled_away_wait_until_the_data_agrees() -> None:
     seen = with_spec(replace(seen, answers={"a-0": seen.answers["a-0"]}), members=1)
     for name in NAMES.members(3):
         seen = edited(seen, "claims", f"data-{name}", membership._owned)
-    seen = annotated(without(membership.carried_out(seen), "pods", "a-1", "a-2"), "claims", "data-a-0", members="a-0")
+    seen = annotated(without(carried_out(seen), "pods", "a-1", "a-2"), "claims", "data-a-0", members="a-0")
     assert deleted(steps(seen)) == {"data-a-1", "data-a-2"}
     assert not deleted(steps(corrupt(seen)))
 

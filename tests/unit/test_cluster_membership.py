@@ -43,7 +43,7 @@ from support.builders import (
     without,
 )
 from support.lists import ADDED, added, removed, the_list
-from support.plans import planned, the_step
+from support.plans import carried_out, planned, the_step
 
 FUSE = '{"level":"fatal","msg":"discovery failed","error":"cannot fetch cluster info from peer urls: no answer"}'
 LOST = '{"level":"panic","msg":"tocommit(9) is out of range [lastIndex(3)]. Was the raft log corrupted?"}'
@@ -58,23 +58,6 @@ def learner(name: str, *, applied: int = 100) -> Answer:
         raft_applied_index=applied,
     )
     return replace(made, members=None, linearizable=False)
-
-
-def carried_out(seen: Observation) -> Observation:
-    """The objects after the steps that are planned now were applied, round by round."""
-    for _ in range(5):
-        steps = planned(seen).steps
-        applies = [step for step in steps if isinstance(step, Apply)]
-        if not applies or len(applies) < len(steps):
-            return seen
-        kinds = {
-            "ConfigMap": "config_maps",
-            "StatefulSet": "stateful_sets",
-            "PodDisruptionBudget": "disruption_budgets",
-        }
-        for step in applies:
-            seen = with_object(seen, kinds[step.manifest["kind"]], live(step.manifest))
-    return seen
 
 
 # --- growing ----------------------------------------------------------------------------------------------------------

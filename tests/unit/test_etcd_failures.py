@@ -41,6 +41,11 @@ def fatal(error: str) -> str:
             "member_list",
             "not the cluster's: error validating peerURLs: member count is unequal",
         ),
+        (
+            fatal("open /etc/etcd/a-3.yaml: no such file or directory"),
+            "no_file",
+            "has no configuration file yet: open /etc/etcd/a-3.yaml",
+        ),
         (fatal("open /tls/peer/tls.crt: no such file or directory"), "tls", "cannot be read: open /tls/peer/tls.crt"),
         (fatal("tls: private key does not match public key"), "tls", "do not belong together"),
         (fatal("listen tcp 0.0.0.0:2379: bind: address already in use"), "address_in_use", "0.0.0.0:2379"),

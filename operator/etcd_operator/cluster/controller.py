@@ -5,6 +5,7 @@ before anything is changed. Losing them costs a read.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic
 
 import structlog
@@ -19,7 +20,7 @@ from etcd_operator.cluster.observation import ResizeRefusal
 from etcd_operator.cluster.observe import Observer, Picture
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.status import has_changed, status
-from etcd_operator.cluster.steps import Plan, Step
+from etcd_operator.cluster.steps import EtcdStep, Plan, Step
 from etcd_operator.cluster.story import Tale, tales_of_status, tales_of_steps
 from etcd_operator.cluster.trouble import Trouble, is_running
 from etcd_operator.etcd.client import EtcdClient
@@ -125,8 +126,9 @@ class EtcdClusterController:
             except EtcdError as error:
                 # Another look first: it may have been done all the same, and etcd's reasons for "not now" pass.
                 log.info("cluster.etcd_refused", kind=error.kind, error=error.message, detail=error.detail)
-                if error.uncertain:  # the next look may find it done, and then nobody would tell it
-                    self._tell(picture, tales_of_steps(decided, published=judged.published))
+                # The next look may find it done, and then nobody would tell it; as what was done beside it.
+                done = tuple(step for step in decided.steps if error.uncertain or not isinstance(step, EtcdStep))
+                self._tell(picture, tales_of_steps(replace(decided, steps=done), published=judged.published))
                 self._refusals[key] = (monotonic() + REFUSED, error.message)
                 self._pictures[key] = (0.0, self._pictures[key][1])
                 return Result(requeue_after=0.0)

@@ -13,6 +13,7 @@ from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.roster import member_list
 from etcd_operator.cluster.trouble import (
+    NO_FILE,
     Trouble,
     claim_trouble,
     is_ready,
@@ -178,6 +179,8 @@ def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member |
     pod, answer = seen.objects.pods.get(name), seen.answers.get(name)
     foreign = _is_foreign(answer, plan.cluster_id)
     trouble = _foreign_volume(seen, plan, name) or _trouble(seen, name, pod)
+    if trouble and trouble.reason == NO_FILE and plan.seat(name).joining:
+        trouble = None  # its pod was made ahead, and starts again with the file that it has now
     why = _why(pod, answer, foreign=foreign, listed=listed, plan=plan, trouble=trouble)
     return SeenMember(
         name=name,

@@ -21,7 +21,7 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
-from etcd_operator.cluster.trouble import is_running
+from etcd_operator.cluster.trouble import backs_off_without_file, is_running
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import MANY_LEARNERS, minor_number
 from etcd_operator.resources import names as n
@@ -257,20 +257,24 @@ def _is_joining(judged: Judged, member: SeenMember) -> bool:
 def restart_pods_of_older_members(judged: Judged) -> Plan | None:
     """Take away pods that run, or failed, as the member that had this name before; the next ones read the new file."""
     steps = tuple(
-        Delete.of("Pod", member.pod, "it belongs to the member that was removed")
+        Delete.of("Pod", member.pod, reason)
         for member in judged.membership.members
-        if member.pod is not None and not is_terminating(member.pod) and _is_older(judged, member)
+        if member.pod is not None
+        and not is_terminating(member.pod)
+        and _is_joining(judged, member)
+        and (reason := _why_older(judged, member, member.pod))
     )
     return Plan(steps=steps) if steps else None
 
 
-def _is_older(judged: Judged, member: SeenMember) -> bool:
-    if not _is_joining(judged, member):
-        return False
-    if annotations(member.pod).get(n.FILES_REFRESHED):  # it had a fuse: a member that joins has none yet
-        return True
-    age = judged.seen.at - datetime.fromisoformat((member.pod or {})["metadata"]["creationTimestamp"])
-    return member.trouble is not None and member.trouble.reason in STALE_FILE and age > STALE_AFTER
+def _why_older(judged: Judged, member: SeenMember, pod: n.Manifest) -> str:
+    if annotations(pod).get(n.FILES_REFRESHED):  # it had a fuse: a member that joins has none yet
+        return "it belongs to the member that was removed"
+    if backs_off_without_file(pod):
+        return "it started before its member was added"
+    age = judged.seen.at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    stale = member.trouble is not None and member.trouble.reason in STALE_FILE and age > STALE_AFTER
+    return "it belongs to the member that was removed" if stale else ""
 
 
 def promote_learners(judged: Judged) -> Plan | None:

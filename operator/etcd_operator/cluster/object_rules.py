@@ -260,13 +260,28 @@ def own_volumes(judged: Judged) -> Plan | None:
     ours = owner_reference(plan.names, plan.uid) | {"controller": False}
     records = volume_records(judged.seen)
     steps = []
-    for member in plan.with_upcoming:
+    for member in dict.fromkeys((*plan.with_upcoming, *_with_new_claims(judged))):
         claim, record = judged.seen.objects.claims.get(plan.names.claim(member)), records.get(member)
         if claim is None or is_terminating(claim) or any(owner["uid"] == plan.uid for owner in _owners_of(claim)):
             continue
         if record is None or record.cluster_id == plan.cluster_id:
             steps.append(_owners(judged, claim, [*_owners_of(claim), ours]))
     return Plan(steps=tuple(steps)) if steps else None
+
+
+def _with_new_claims(judged: Judged) -> list[str]:
+    """Those for whom the StatefulSet that stands has made a claim, also where they are not to be there any more."""
+    live = judged.seen.objects.stateful_sets.get(judged.blueprint.names.stateful_set)
+    if live is None or not judged.blueprint.bootstrapped:
+        return []
+    claims, names = judged.seen.objects.claims, judged.blueprint.names
+    since = datetime.fromisoformat(live["metadata"]["creationTimestamp"])
+    return [
+        member
+        for member in names.members(live["spec"].get("replicas") or 0)
+        if (claim := claims.get(names.claim(member)))
+        and datetime.fromisoformat(claim["metadata"]["creationTimestamp"]) >= since
+    ]
 
 
 def _owners_of(claim: n.Manifest) -> list[n.Manifest]:

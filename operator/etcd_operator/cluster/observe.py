@@ -6,7 +6,7 @@ through the pods' addresses, so that no name service stands between a member and
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -100,7 +100,8 @@ class Observer:
         if in_memory:
             objects = await self._with_unlabelled_pods(names, objects)
         objects = await self._with_own_pods(raw, names, objects)
-        objects = await self._with_unlabelled_claims(names, objects)
+        wanted = () if in_memory else names.members(cluster.spec.members)
+        objects = await self._with_unlabelled_claims(names, objects, wanted)
         if in_memory and (objects.config_maps or objects.stateful_sets):
             objects = replace(objects, claims={})  # it has none: whatever is named so is somebody else's
         return Picture(
@@ -203,13 +204,13 @@ class Observer:
         found = await self._kube.list(resource, namespace, labels={CLUSTER_LABEL: name})
         return {manifest["metadata"]["name"]: manifest for manifest in found}
 
-    async def _with_unlabelled_claims(self, names: Names, objects: Objects) -> Objects:
-        """Claims without our label, put back or stripped by hand: those of pods, and those that a founding would take.
+    async def _with_unlabelled_claims(self, names: Names, objects: Objects, wanted: Iterable[str]) -> Objects:
+        """Claims without our label, put back or stripped by hand: those of members, and what a founding would take.
 
         Nothing may be founded beside kept data, so before that every claim that a member could have is looked up.
         """
         founded = names.config_map in objects.config_maps or names.stateful_set in objects.stateful_sets
-        members = objects.pods if founded else {*objects.pods, *names.members(MOST_MEMBERS)}
+        members = {*objects.pods, *(wanted if founded else names.members(MOST_MEMBERS))}
         missing = sorted({names.claim(member) for member in members} - objects.claims.keys())
         if not missing:
             return objects

@@ -20,6 +20,8 @@ CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunCont
 #: How long Kubernetes may complain about an object before it is believed: mounts and volumes that only take their
 #: turn leave Warning events behind as well.
 PATIENCE = timedelta(seconds=8)
+#: The reason where etcd was started before its file was written.
+NO_FILE = "FileMissing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,8 +128,15 @@ def _crashed(name: str, pod: Manifest) -> Trouble | None:
     return Trouble(reason=_CRASH_REASONS.get(failure.kind, "EtcdExited"), message=f"{name}: {failure.sentence}")
 
 
+def backs_off_without_file(pod: Manifest) -> bool:
+    """Whether the kubelet starts it again only after a while, up to 5 min, as it found no file more than once."""
+    found = _crashed("", pod)
+    return found is not None and found.reason == NO_FILE and _waiting(pod).get("reason") == "CrashLoopBackOff"
+
+
 _CRASH_REASONS = {
     "fuse": "DataMissing",
+    "no_file": NO_FILE,
     "bad_option": "InvalidOption",
     "corrupt": "DataCorrupt",
     "foreign": "ForeignData",

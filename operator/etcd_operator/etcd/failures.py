@@ -16,6 +16,7 @@ Kind = Literal[
     "removed",  # the cluster has removed this member for good; mostly it shows as "stopped", see EXIT_CODES
     "member_list",  # the file's member list is not the cluster's
     "already_bootstrapped",  # told to found a cluster that exists
+    "no_file",  # it was started before the operator wrote its file
     "bad_option",
     "tls",
     "address_in_use",
@@ -100,6 +101,7 @@ SIGNS: tuple[_Sign, ...] = (
     _Sign("x509:", "tls", "its certificate was refused: {error}"),
     _Sign("tls:", "tls", "its certificate or key cannot be used: {error}"),
     _Sign("/tls/", "tls", "its certificate files cannot be read: {error}"),
+    _Sign("open /etc/etcd/", "no_file", "it has no configuration file yet: {error}"),
     _Sign("failed to verify flags", "bad_option", "etcd refuses its configuration: {error}"),
     _Sign("unrecognized level", "bad_option", "etcd refuses its configuration: {error}"),
     _Sign("unexpected TLS cipher suite", "bad_option", "etcd refuses its configuration: {error}"),
