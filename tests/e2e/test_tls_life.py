@@ -4,8 +4,6 @@ import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from devtools import environment
 from e2e.support import Cluster, Etcd, identity, kill_operator
 from e2e.test_restart import Restarts, uids
@@ -46,12 +44,18 @@ def rotate(etcd: Etcd, side: str, value: str) -> None:
 
 def wait_rotated(etcd: Etcd, side: str, before: bytes) -> None:
     """Wait until the other authority is the only one, and all is at rest."""
+    etcd.wait_told("Rotating", timeout=30)
+    wait_replaced(etcd, side, before)
+    etcd.wait_settled()
+
+
+def wait_replaced(etcd: Etcd, side: str, before: bytes) -> None:
+    """Wait until the other authority is the only one."""
 
     def over(seen: dict[str, object]) -> bool:
         data = seen.get("data", {})
         return isinstance(data, dict) and set(data) == {"tls.crt", "tls.key"}
 
-    etcd.wait_told("Rotating", timeout=30)
     etcd.cluster.wait_for_one(
         lambda seen: over(seen) and etcd.secret(f"{side}-ca")["tls.crt"] != before,
         "secrets",
@@ -60,7 +64,6 @@ def wait_rotated(etcd: Etcd, side: str, before: bytes) -> None:
         what=f"the {side} authority rotated",
         timeout=180,
     )
-    etcd.wait_settled()
 
 
 def check_unharmed(etcd: Etcd, writers: Writers, before: object) -> None:
@@ -106,24 +109,25 @@ def test_an_authority_and_certificates_are_replaced_under_load(cluster: Cluster,
     check_unharmed(etcd, writers, before)
 
 
-@pytest.fixture
-def near_its_end(etcd: Etcd) -> Etcd:
-    """An etcd with an authority on each side that is valid for ten minutes, which is enough as long as nobody minds."""
-    etcd.create(
-        tls={"authorityDuration": "10m", "authorityRenewBefore": "5m", "client": {"rotationGrace": "5s"}},
-    )
+def wait_for_half_its_life(certificate: bytes) -> None:
+    """Wait until shortly before an authority is due: not before half of its life, and the shortest is ten minutes."""
+    info = inspect(certificate)
+    due = info.not_before + (info.not_after - info.not_before) / 2
+    threading.Event().wait((due - datetime.now(UTC)).total_seconds() - 10)
+
+
+def test_authorities_near_their_end_are_replaced_under_load(etcd: Etcd) -> None:
+    etcd.create(tls={"authorityDuration": "10m", "authorityRenewBefore": "9m", "client": {"rotationGrace": "5s"}})
     etcd.put("kept", "yes")
-    return etcd
-
-
-def test_authorities_near_their_end_are_replaced_under_load(near_its_end: Etcd) -> None:
-    etcd = near_its_end
     before, old = identity(etcd), {side: etcd.secret(f"{side}-ca")["tls.crt"] for side in ("client", "peer")}
+    # The next ones are to last.
+    etcd.patch({"spec": {"tls": {"authorityDuration": "1000h", "authorityRenewBefore": "1h"}}})
+    wait_for_half_its_life(old["peer"])
     with writing(etcd) as writers:
         with Restarts(etcd=etcd) as restarts:
-            etcd.patch({"spec": {"tls": {"authorityDuration": "1000h", "authorityRenewBefore": "1h"}}})
             for side, certificate in old.items():
-                wait_rotated(etcd, side, certificate)
+                wait_replaced(etcd, side, certificate)
+            etcd.wait_settled()
         assert (restarts.most_down, restarts.most_unready) == (1, 1)
         assert len(restarts.order) == 12, restarts.order
     for side in old:
