@@ -4,6 +4,7 @@ Pure. Messages say what happens now and what the user can do. No clock, size or 
 that it changes only when something happened.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -268,7 +269,7 @@ def degraded(judged: Judged, outcome: Outcome) -> Told:
         return _told("Degraded", "False", "MemoryLimit", memory)
     if shared := _shared_nodes(judged):
         return _told("Degraded", "False", "NodeShared", shared)
-    return _told("Degraded", "False", "AllHealthy", _all_healthy(len(judged.membership.members)))
+    return _told("Degraded", "False", "AllHealthy", _all_healthy(judged.membership.members))
 
 
 def _ailment(judged: Judged, member: SeenMember) -> str:
@@ -293,8 +294,10 @@ def _restarts_as_planned(judged: Judged, member: SeenMember) -> bool:
     return member.pod is None or (created is not None and judged.seen.at - datetime.fromisoformat(created) < START)
 
 
-def _all_healthy(count: int) -> str:
-    return "the one member is healthy" if count == 1 else f"all {count} members are healthy"
+def _all_healthy(members: Sequence[SeenMember]) -> str:
+    if joining := [member.name for member in members if not member.healthy]:
+        return f"all voters are healthy; joining: {', '.join(joining)}"
+    return "the one member is healthy" if len(members) == 1 else f"all {len(members)} members are healthy"
 
 
 def first_trouble(judged: Judged) -> Trouble | None:

@@ -163,7 +163,7 @@ def _take_away_pods(judged: Judged) -> Plan | None:
     over = [pod for pod in judged.seen.objects.other_pods.values() if n.RECOVERY in annotations(pod)]
     if not over:
         return None
-    return Plan(steps=_deletions(judged, over), waiting=f"Waiting until {_going(over[0])}")
+    return Plan(steps=_deletions(judged, over), waiting=f"Starting the members after the rebuild: {_going(over[0])}")
 
 
 def _record(judged: Judged, plan: Blueprint, reason: str) -> Plan:
