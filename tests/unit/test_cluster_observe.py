@@ -12,7 +12,7 @@ from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.resources.names import Manifest
-from support.builders import UID, observation, pod
+from support.builders import EARLIER, UID, edited, observation, pod, without
 
 
 def observer_with(kube: Any) -> Observer:
@@ -88,3 +88,19 @@ def test_a_pod_without_its_label_is_not_gone_where_that_would_prove_its_data_los
     picture = asyncio.run(observer.picture("ns", "a", None))
     assert picture is not None
     assert sorted(picture.objects.pods) == seen
+
+
+@pytest.mark.parametrize("going", [False, True])
+def test_a_claim_that_is_not_being_deleted_any_more_keeps_no_pod_away(going: bool) -> None:
+    said = "create Pod a-0 in StatefulSet a failed error: pvc data-a-0 is being deleted"
+
+    class Events:
+        async def list(self, *_: Any, **__: Any) -> list[Manifest]:
+            event = {"reason": "FailedCreate", "message": said, "lastTimestamp": "2999-01-01T00:00:00Z"}
+            return [{"metadata": {}, **event}]
+
+    seen = without(observation(), "pods", "a-0")
+    if going:
+        seen = edited(seen, "claims", "data-a-0", lambda claim: claim["metadata"].update(deletionTimestamp=EARLIER))
+    told = asyncio.run(observer_with(Events())._complaints("ns", "a", seen.objects))
+    assert [complaint.message for complaint in told] == ([said] if going else [])

@@ -290,6 +290,23 @@ async def test_events_are_told_once_in_order_and_never_raise(api: Any) -> None:
     assert len({event["metadata"]["name"] for event in told}) == 4
 
 
+async def test_a_sentence_is_told_again_after_a_pause_that_doubles(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("etcd_operator.kube.events.monotonic", lambda: now)
+    told = []
+    script = Script(*[ok({})] * 20)
+    async with api(script) as kube:
+        events = EventRecorder(kube, instance="operator-0")
+        for now in (0.0, 9.0, 11.0, 30.0, 32.0, 60.0, 80.0, 1000.0, 1009.0, 1011.0):
+            before = len(events._told), dict(events._told)
+            events.emit(pod(uid="1"), "Normal", "Added", "once more")
+            if dict(events._told) != before[1]:
+                told.append(now)
+        await events.close(grace=30.0)
+    assert told == [0.0, 11.0, 32.0, 80.0, 1000.0, 1011.0]
+    assert len(script.requests) == 6
+
+
 async def test_an_event_that_was_not_answered_is_posted_again_under_its_name(api: Any) -> None:
     script = Script(refuse(503), refuse(409, "AlreadyExists"), refuse(500), ok({}))
     async with api(script) as kube:

@@ -5,6 +5,7 @@ through the pods' addresses, so that no name service stands between a member and
 """
 
 import asyncio
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from etcd_operator.cluster.authority import Phase, authority_problem, held, is_s
 from etcd_operator.cluster.identity import Identities
 from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
 from etcd_operator.cluster.places import Places
-from etcd_operator.cluster.records import annotations, owner_uids
+from etcd_operator.cluster.records import annotations, is_terminating, owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running, told_change
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.handshake import shake_hands
@@ -232,7 +233,8 @@ class Observer:
                 for about in wanted
             )
         )
-        return tuple(complaint for complaints in told for complaint in complaints)
+        all_ = (complaint for complaints in told for complaint in complaints)
+        return tuple(complaint for complaint in all_ if not _is_overcome(complaint, objects.claims))
 
     async def _complaints_about(self, namespace: str, about: Manifest, since: str) -> list[Complaint]:
         """Newest first, of this very object: one of the same name before it may have had other troubles."""
@@ -354,6 +356,12 @@ def _speaks_tls(pod: Manifest) -> bool:
 
 def _has_old_data(objects: Objects) -> bool:
     return any(annotations(claim).get(OLD_DATA) for claim in objects.claims.values())
+
+
+def _is_overcome(complaint: Complaint, claims: Named) -> bool:
+    """Whether it tells of a claim that was being deleted when a pod was to be made, and is not any more."""
+    found = re.search(r"pvc (\S+) is being deleted", complaint.message)
+    return found is not None and not is_terminating(claims.get(found[1]))
 
 
 def _event_time(event: Manifest) -> str:

@@ -2,7 +2,8 @@
 
 Telling must never hurt what is told of: an event is queued and posted in the background, in order, again for half a
 minute where the API server does not answer, and dropped with a line in the log after that. The same sentence about
-the same object is told again only after ten minutes.
+the same object is told again after a pause that doubles with every time, from seconds to ten minutes: a change that
+is made twice is told twice, and what comes and goes without end does not flood anybody.
 """
 
 import asyncio
@@ -20,8 +21,8 @@ from etcd_operator.kube.client import Kube
 from etcd_operator.kube.errors import Conflict, Forbidden, KubeError
 from etcd_operator.resources.names import MANAGER, Manifest
 
-#: Seconds in which the same (object, reason, message) is not told again.
-REPEAT_AFTER = 600.0
+#: Seconds in which the same (object, reason, message) is not told again: at first, and at the most.
+SHORTEST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 #: Sentences remembered against repetition, and events waiting to be posted; the oldest go first.
 MOST_REMEMBERED = 4096
 MOST_WAITING = 1000
@@ -43,7 +44,8 @@ class EventRecorder:
         self._retry_delays = retry_delays
         #: Which operator pod tells.
         self._instance = instance[:128]
-        self._told: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        #: When a sentence was told last, and the pause that follows.
+        self._told: OrderedDict[tuple[str, str, str], tuple[float, float]] = OrderedDict()
         self._waiting: asyncio.Queue[Manifest] = asyncio.Queue(MOST_WAITING)
         self._poster: asyncio.Task[None] | None = None
 
@@ -73,10 +75,11 @@ class EventRecorder:
 
     def _told_lately(self, key: tuple[str, str, str]) -> bool:
         now = monotonic()
-        last = self._told.get(key)
-        if last is not None and now - last < REPEAT_AFTER:
+        last, pause = self._told.get(key, (now, 0.0))
+        if now - last < pause:
             return True
-        self._told[key] = now
+        again = key in self._told and now - last < LONGEST_PAUSE
+        self._told[key] = (now, min(2 * pause, LONGEST_PAUSE) if again else SHORTEST_PAUSE)
         self._told.move_to_end(key)
         if len(self._told) > MOST_REMEMBERED:
             self._told.popitem(last=False)
