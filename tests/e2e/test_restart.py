@@ -3,8 +3,6 @@
 import threading
 from dataclasses import dataclass, field
 
-import pytest
-
 from devtools import environment
 from e2e.support import Cluster, Etcd, Manifest, identity, is_ready_pod, kill_operator, unhealthy
 from e2e.writers import writing
@@ -168,18 +166,39 @@ def test_the_annotation_restarts_all_members_once(cluster: Cluster, etcd: Etcd) 
     wait_restarted(etcd, old)
 
 
-@pytest.mark.parametrize(("old", "new"), [("3.6.16", "3.7.3"), ("3.5.35", "3.6.16")])
-def test_upgrade_to_the_next_minor_version(etcd: Etcd, old_etcd_images: None, old: str, new: str) -> None:
-    leader = create(etcd, version=old)
-    before = identity(etcd)
-    with writing(etcd) as writers, Restarts(etcd=etcd) as restarts:
-        etcd.apply(version=new)
+def upgrade(etcd: Etcd, version: str, *, rounds: int = 1) -> None:
+    """Upgrade, and check that all members restarted in order, so many times."""
+    leader = etcd.status()["leader"]
+    with Restarts(etcd=etcd) as restarts:
+        etcd.apply(version=version)
         seen = etcd.wait_settled()
-    restarts.check(last=leader)
+    if rounds == 1:
+        restarts.check(last=leader)
+    assert sorted(restarts.order) == sorted([*MEMBERS] * rounds), restarts.order
+    assert (restarts.most_down, restarts.most_unready) == (1, 1)
+    assert seen["status"]["version"] == version
+    assert {member["version"] for member in seen["status"]["members"]} == {version}
+    assert set(images(etcd).values()) == {IMAGE + version}
+
+
+def test_upgrade_to_the_next_minor_version(etcd: Etcd, old_etcd_images: None) -> None:
+    create(etcd, version="3.6.16")
+    before = identity(etcd)
+    with writing(etcd) as writers:
+        upgrade(etcd, "3.7.3")
     writers.check()
-    assert seen["status"]["version"] == new
-    assert {member["version"] for member in seen["status"]["members"]} == {new}
-    assert set(images(etcd).values()) == {IMAGE + new}
+    assert identity(etcd) == before
+    assert etcd.read("kept") == "yes"
+
+
+def test_two_upgrades_one_right_after_the_other(etcd: Etcd, old_etcd_images: None) -> None:
+    """What 3.5 logged is in no snapshot yet; 3.7 ends with a panic when it finds that (seen)."""
+    create(etcd, version="3.5.35")
+    before = identity(etcd)
+    with writing(etcd) as writers:
+        upgrade(etcd, "3.6.16")
+        upgrade(etcd, "3.7.3", rounds=2)
+    writers.check()
     assert identity(etcd) == before
     assert etcd.read("kept") == "yes"
 

@@ -79,6 +79,15 @@ def test_a_removed_members_volume_is_no_record() -> None:
     assert "a-1" not in volume_records(annotated(observation(), "claims", "data-a-1", member_state="removed"))
 
 
+def test_nothing_is_founded_beside_what_only_removed_members_left() -> None:
+    seen = without(with_only("claims"), "claims", "data-a-0")
+    for name in ("data-a-1", "data-a-2"):
+        seen = annotated(seen, "claims", name, member_state="removed")
+    (dispute,) = proof(seen).disputes
+    assert f"PersistentVolumeClaims data-a-1, data-a-2 hold what removed members of etcd cluster {ID} had" in dispute
+    assert not proof(annotated(seen, "claims", "data-a-2", member_state="member")).disputes
+
+
 def test_a_volume_knows_the_members_that_lost_theirs() -> None:
     seen = without(observation(members=5), "claims", "data-a-1", "data-a-3", "data-a-4")
     records = volume_records(seen).values()

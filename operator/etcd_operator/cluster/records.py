@@ -17,6 +17,7 @@ from etcd_operator.resources.names import (
     CLUSTER_ID,
     ETCD_VERSION,
     INCARNATION,
+    LOG_VERSION,
     MEMBER_ID,
     MEMBER_STATE,
     MEMBERS,
@@ -46,6 +47,7 @@ class Foundation:
     recorded_at: str
     revision: str
     restart: str
+    log_version: str
     revisions: dict[str, EtcdClusterSpec]
 
 
@@ -104,6 +106,7 @@ def foundation_on(manifest: Manifest | None) -> Foundation | None:
         recorded_at=found.get(RECORDED_AT, ""),
         revision=found.get(REVISION, ""),
         restart=found.get(RESTART, ""),
+        log_version=found.get(LOG_VERSION, ""),
         revisions=others,
     )
 
@@ -209,7 +212,28 @@ def proof(seen: Observation) -> Proof:
         if told:
             at = (found.recorded_at if found else "") or (timestamp(status.recorded_at) if status else "")
             return Proof(cluster_id=next(iter(told.values())), recorded_at=at)
+    if found is None and (left := _left_behind(seen)):
+        return Proof(disputes=(left,))
     return Proof()
+
+
+def _left_behind(seen: Observation) -> str:
+    """What removed members of an etcd left on volumes, where no volume of its members is there; empty for nothing."""
+    left = {
+        name: annotations(claim)[CLUSTER_ID]
+        for name, claim in seen.objects.claims.items()
+        if seen.names.member_of_claim(name)
+        and annotations(claim).get(MEMBER_STATE) == MEMBER_REMOVED
+        and annotations(claim).get(CLUSTER_ID)
+        and not (is_terminating(claim) or is_leftover(seen, claim))
+    }
+    if not left:
+        return ""
+    return (
+        f"PersistentVolumeClaims {', '.join(sorted(left))} hold what removed members of etcd cluster "
+        f"{', '.join(sorted(set(left.values())))} had, and no volume of its members is there; put the lost volumes "
+        "back, or, to start with an empty etcd, delete these claims or give this EtcdCluster another name"
+    )
 
 
 def _kept(told: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.settled import is_outdated
 from etcd_operator.cluster.steps import Apply, Delete, Plan
 from etcd_operator.cluster.trouble import is_ready, is_running
+from etcd_operator.cluster.upgrade import must_restart_first
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
@@ -148,6 +149,9 @@ def _moved(plan: Blueprint, member: SeenMember) -> Blueprint:
 
 def why(judged: Judged) -> str:
     """What the restart is for, in the user's words."""
+    if judged.pending and must_restart_first(judged.blueprint, judged.seen.cluster.spec):
+        running, older = judged.blueprint.spec.version, judged.blueprint.log_version
+        return f"on {running} once more, as {judged.seen.cluster.spec.version} cannot read what {older} logged"
     if judged.pending:
         return f"{', '.join(judged.pending)} changed"
     asked = judged.blueprint.target_revision not in ("", judged.blueprint.revision)

@@ -25,7 +25,7 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.roster import recorded_recovery, seats
 from etcd_operator.cluster.trouble import is_ready
-from etcd_operator.cluster.upgrade import upgrade_problem
+from etcd_operator.cluster.upgrade import has_raised_versions, log_version_after, must_restart_first, upgrade_problem
 from etcd_operator.etcd.options import check_extra
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import MOST_MEMBERS, RESTART, REVISION, Manifest
@@ -107,6 +107,7 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         target_revision=revision,
         revisions=found.revisions if found else {},
         restart=restart,
+        log_version=found.log_version if found else "",
         members=seen.names.members(spec.members),
         incarnation=incarnation,
         cluster_id=proven.cluster_id,
@@ -135,6 +136,13 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
     accepted = any(plan.revision_of(member) == target for member in plan.members)
     if problems(wanted) or (not accepted and upgrade_problem(seen, plan.spec, wanted)):
         return replace(plan, target_revision="")
+    log_version = log_version_after(plan, wanted.version)
+    if must_restart_first(plan, wanted):
+        if not has_raised_versions(seen, plan):
+            return plan
+        before = f"{restart}, before {wanted.version}"
+        wanted, restart, log_version = plan.spec, plan.restart, ""
+        target = revision_of(settled_json(wanted), before)
     if all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members):
         return replace(
             plan,
@@ -143,6 +151,7 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
             revision=target,
             target_revision=target,
             restart=restart,
+            log_version=log_version,
         )
     plan = replace(plan, revisions={**plan.revisions, target: wanted}, target_revision=target)
     return _joining_as_wanted(seen, plan) if plan.in_memory else plan

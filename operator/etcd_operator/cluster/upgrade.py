@@ -7,10 +7,35 @@ only when all run the newer one; after that an older binary refuses, unless etcd
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.etcd.options import minor_number, version_number
+from etcd_operator.resources.blueprint import Blueprint
 
 #: The oldest patch from which the next minor version may follow (etcd's guides "Upgrading etcd from 3.5 to 3.6" and
 #: "from 3.6 to 3.7"), and the version to go to where it is older.
 LEAST = {(3, 5): ("3.5.32", "3.5.35"), (3, 6): ("3.6.11", "3.6.16")}
+
+#: The first minor version that panics on requests of the v2 store in its log (MustUnmarshalMessage in Apply,
+#: server/etcdserver/apply/apply.go in 3.7; seen), and the last that wrote such ones, to publish a member. What is older
+#: than the last snapshot on disk is not replayed, and 3.6 takes one when it starts and finds that the cluster version
+#: was lower before (ClusterVersionSet, server/etcdserver/apply/apply.go in 3.6): a restart on 3.6 is all it takes.
+LOG_UNREADABLE, LOG_WRITER = (3, 7), (3, 5)
+
+
+def log_version_after(plan: Blueprint, after: str) -> str:
+    """`Blueprint.log_version` once all members run the version `after`."""
+    before = plan.spec.version
+    return before if minor_number(before) == LOG_WRITER != minor_number(after) else plan.log_version
+
+
+def must_restart_first(plan: Blueprint, wanted: EtcdClusterSpec) -> bool:
+    """Whether all members have to restart on the version that they run before the wanted one can read their logs."""
+    return bool(plan.log_version) and minor_number(wanted.version) == LOG_UNREADABLE
+
+
+def has_raised_versions(seen: Observation, plan: Blueprint) -> bool:
+    """Whether every member has taken its storage to the version that runs, which it does after the cluster version."""
+    reports = [answer.status if (answer := seen.answers.get(member)) else None for member in plan.members]
+    ours = minor_number(plan.spec.version)
+    return all(each and each.storage_version and minor_number(each.storage_version) == ours for each in reports)
 
 
 def upgrade_problem(seen: Observation, running: EtcdClusterSpec, wanted: EtcdClusterSpec) -> str:

@@ -17,6 +17,7 @@ from etcd_operator.resources.names import (
     CLUSTER_ID,
     GROUP,
     INCARNATION,
+    LOG_VERSION,
     PEER_AUTHORITY,
     RECORDED_AT,
     RECOVERY,
@@ -105,6 +106,8 @@ class Blueprint:
     target_revision: str = ""
     #: The restart that was asked for last and is done, see `names.RESTART`.
     restart: str = ""
+    #: The older version that ran before, until the members have restarted on this one; see `upgrade.LOG_UNREADABLE`.
+    log_version: str = ""
     seats: Mapping[str, Seat] = field(default_factory=dict)
     cluster_id: str = ""
     recorded_at: str = ""
@@ -245,6 +248,7 @@ def foundation_annotations(blueprint: Blueprint) -> dict[str, str]:
         APPLIED_SPEC: blueprint.applied_spec,
         REVISION: blueprint.revision,
         **({RESTART: blueprint.restart} if blueprint.restart else {}),
+        **({LOG_VERSION: blueprint.log_version} if blueprint.log_version else {}),
         ROSTER: _roster(blueprint),
         **_revisions(blueprint),
         **({RECOVERY: _recovery(blueprint.recovery)} if blueprint.recovery else {}),

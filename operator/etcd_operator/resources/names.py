@@ -31,6 +31,8 @@ REVISION = f"{GROUP}/revision"
 #: On an EtcdCluster: any new value asks for a restart of all members, in order. On StatefulSet and ConfigMap: the one
 #: that is done.
 RESTART = f"{GROUP}/restart"
+#: The older minor version of etcd that may have written what the members would replay when they start.
+LOG_VERSION = f"{GROUP}/log-version"
 #: On StatefulSet and ConfigMap: the last rebuild from one member's data, see `Recovery`. On the pod that makes that
 #: member the only one: the loss that it is for.
 RECOVERY = f"{GROUP}/recovery"

@@ -1,0 +1,92 @@
+"""What comes between two upgrades: logs that the version after next cannot read."""
+
+from dataclasses import replace
+
+import pytest
+
+from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.restart_rules import restart_under_way
+from etcd_operator.cluster.steps import Annotate, MoveLeader
+from etcd_operator.resources import names as n
+from support.builders import edited, judged, observation, with_answer, with_spec
+from support.plans import planned, the_step
+from unit.test_cluster_restart import restarted, settled
+
+TLS = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
+
+
+def running(seen: Observation, version: str, storage: str, *, leader: str = "a-0") -> Observation:
+    """All members run that version, and have taken their storage to that one."""
+    leads = seen.answers[leader].status
+    assert leads is not None
+    for member, each in seen.answers.items():
+        assert each.status is not None
+        status = replace(each.status, version=version, storage_version=storage, leader_id=leads.member_id)
+        seen = with_answer(seen, member, replace(each, status=status))
+    return seen
+
+
+def rolled(seen: Observation, version: str, storage: str) -> Observation:
+    """All members restarted in order, a-0 last, and run that version now."""
+    seen = running(seen, version, storage)
+    for member in ("a-1", "a-2"):
+        seen = settled(another(seen, member))
+    step = the_step(seen)
+    assert isinstance(step, MoveLeader)
+    return recorded(settled(another(running(seen, version, storage, leader=step.member), "a-0")))
+
+
+def another(seen: Observation, member: str) -> Observation:
+    """The member restarted, and its pod is one that was never there before."""
+    uid = f"{seen.objects.pods[member]['metadata']['uid']}-next"
+    return edited(restarted(seen, member), "pods", member, lambda made: made["metadata"].update(uid=uid))
+
+
+def recorded(seen: Observation) -> Observation:
+    """What is to be written on volumes is, and then on the objects."""
+    for step in planned(seen).steps:
+        if isinstance(step, Annotate):
+            marks = dict(step.annotations)
+            seen = edited(seen, "claims", step.name, lambda made: made["metadata"]["annotations"].update(marks))  # noqa: B023
+    return settled(seen)
+
+
+def logged(seen: Observation) -> str | None:
+    found: dict[str, str] = seen.objects.config_maps["a-config"]["metadata"]["annotations"]
+    return found.get(n.LOG_VERSION)
+
+
+def from_3_5() -> Observation:
+    """Founded on 3.5, upgraded to 3.6 just now; the user wants 3.7."""
+    seen = running(with_spec(observation(version="3.5.35", tls=TLS), version="3.6.16"), "3.5.35", "3.5.0")
+    seen = rolled(seen, "3.6.16", "3.5.0")
+    assert (planned(seen).rule, logged(seen)) == ("at_rest", "3.5.35")
+    return with_spec(seen, version="3.7.3")
+
+
+def test_members_that_ran_3_5_restart_on_3_6_once_more_before_3_7() -> None:
+    seen = running(from_3_5(), "3.6.16", "3.6.0")
+    told = restart_under_way(judged(seen))
+    assert "0 of 3 done: on 3.6.16 once more, as 3.7.3 cannot read what 3.5.35 logged" in told
+    seen = rolled(seen, "3.6.16", "3.6.0")
+    assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.6.16", None)
+    assert "0 of 3 done: spec.version changed" in restart_under_way(judged(seen))
+    seen = rolled(seen, "3.7.3", "3.6.0")
+    assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.7.3", None)
+    assert planned(seen).rule == "at_rest"
+
+
+@pytest.mark.parametrize("storage", ["3.5.0", None])
+def test_not_before_etcd_has_raised_its_versions(storage: str | None) -> None:
+    seen = running(from_3_5(), "3.6.16", "3.6.0")
+    status = seen.answers["a-2"].status
+    assert status is not None
+    late = replace(seen.answers["a-2"], status=replace(status, storage_version=storage))
+    assert planned(seen).steps
+    assert not planned(with_answer(seen, "a-2", late)).steps
+
+
+def test_an_etcd_founded_on_3_6_is_upgraded_at_once() -> None:
+    seen = running(with_spec(observation(version="3.6.16", tls=TLS), version="3.7.3"), "3.6.16", "3.6.0")
+    seen = rolled(seen, "3.7.3", "3.6.0")
+    assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.7.3", None)
