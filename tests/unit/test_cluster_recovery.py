@@ -108,6 +108,11 @@ def test_a_lost_quorum_is_named_with_who_is_down_and_the_way_out() -> None:
     assert (found.since, found.members, found.ignored_force_from) == (NOW, ("a-0", "a-1"), None)
 
 
+def test_where_nobody_has_data_no_rebuild_is_offered_but_a_new_beginning() -> None:
+    seen = without(lost("a-0", "a-1", "a-2"), "claims")
+    assert "no member has any data left: put a volume that has it back" in condition(seen, "Available")[1]
+
+
 def test_a_named_loss_keeps_its_name_until_a_quorum_answers() -> None:
     seen = lost("a-0", "a-1")
     assert (found := told(seen).quorum_lost) is not None

@@ -111,7 +111,10 @@ def test_daily_warnings_are_no_reason(code: int, kind: Kind) -> None:
 def test_what_says_nothing_is_unknown() -> None:
     assert judge("", None).sentence == "etcd ended and left no message"
     assert judge(DAILY, 255).sentence == "etcd ended with exit code 255 and left no message", "a node lost power"
-    assert judge(GOROUTINE, 2).sentence == "etcd ended with exit code 2 and left no message"
+    assert (
+        judge(GOROUTINE, 2).sentence
+        == "etcd ended with exit code 2, as after a panic; `kubectl logs --previous` tells why"
+    )
     assert judge('{"level":"info","msg":"half a li', 1).kind == "unknown"
 
 

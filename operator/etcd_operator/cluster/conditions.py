@@ -13,7 +13,7 @@ from etcd_operator.cluster.certificates import lost_authorities
 from etcd_operator.cluster.corruption_rules import corruption
 from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way, in_lower
 from etcd_operator.cluster.judged import Judged
-from etcd_operator.cluster.members import Quorum, SeenMember
+from etcd_operator.cluster.members import Membership, Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership, wanted_members
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.provided import provided_problems
@@ -75,8 +75,9 @@ def available(judged: Judged) -> Told:
             leader = f"leader {members.leader.name}" if members.leader else "electing a leader"
             message = f"{len(members.healthy)} of {members.voter_count} voters answer; {leader}"
             if _is_losing_quorum(judged):
-                few = f"only {len(members.healthy)} of {members.voter_count} voters stay"
-                message = f"a quorum answered a moment ago, but {few}: {', '.join(m.name for m in members.ailing)} go"
+                going = _going(members)
+                few = f"only {members.voter_count - len(going)} of {members.voter_count} voters stay"
+                message = f"a quorum answered a moment ago, but {few}: {', '.join(going)} go"
             return _told("Available", "True", "QuorumHealthy", message)
         case Quorum.UNKNOWN:
             silent = "; ".join(f"{member.name}: {member.why}" for member in members.ailing)
@@ -92,7 +93,12 @@ def available(judged: Judged) -> Told:
 def _is_losing_quorum(judged: Judged) -> bool:
     """Whether a quorum has just answered, but of members of which too many are going or gone by now."""
     members = judged.membership
-    return members.quorum is Quorum.HEALTHY and len(members.healthy) < members.needed
+    return members.quorum is Quorum.HEALTHY and members.voter_count - len(_going(members)) < members.needed
+
+
+def _going(members: Membership) -> list[str]:
+    """Voters that are proved not to serve any more."""
+    return [member.name for member in members.voters if member.down]
 
 
 def _is_starting(judged: Judged) -> bool:
@@ -340,7 +346,7 @@ def summary(judged: Judged, outcome: Outcome) -> str:
     if members.alarmed:
         return "No writes: the members' data differs"
     if _is_losing_quorum(judged):
-        return f"Losing its quorum: {down} going"
+        return f"Losing its quorum: {', '.join(_going(members))} going"
     if missing := _missing_access(judged):
         return f"{' and '.join(missing)} missing" if judged.published else "Giving clients access"
     if seen.cluster.spec.paused:

@@ -81,6 +81,12 @@ def told_recovery(judged: Judged) -> RecoveryStatus | None:
 
 def way_out(judged: Judged) -> str:
     """What a person can do about a lost quorum, and what it would cost; empty where nobody answers who could help."""
+    voters = judged.membership.voters
+    if not judged.blueprint.in_memory and voters and all(without_data(judged, member) for member in voters):
+        return (
+            "; no member has any data left: put a volume that has it back, or, to begin with an empty etcd, delete the "
+            "EtcdCluster and its PersistentVolumeClaims and apply it again"
+        )
     best = max(_answering(judged), key=_index, default=None)
     report = _report(best) if best else None
     if best is None or report is None or judged.blueprint.in_memory:

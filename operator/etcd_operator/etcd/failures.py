@@ -124,6 +124,9 @@ EXIT_CODES: dict[int, Failure] = {
 #: when a node lost power) has a cause outside, of which its log knows nothing.
 OWN_EXITS = (None, 1, 2)
 
+#: Of Go's after a panic. What it said is often cut off: Kubernetes keeps the end of the log, which is its trace.
+PANIC = 2
+
 #: Levels of etcd's log after which it ends, and what it says at lower levels when it ends all the same. Anything else
 #: is daily life: a member that is killed has warned about lost peers and refused certificates before.
 _FINAL_LEVELS = frozenset({"dpanic", "panic", "fatal"})
@@ -153,6 +156,11 @@ def judge(last_log: str, exit_code: int | None = None) -> Failure:
                 return Failure(kind=sign.kind, sentence=sign.sentence.format(error=_short(line.error)))
     if reasons:
         return Failure(kind="unknown", sentence=f"etcd ended: {_short(reasons[-1].error)}")
+    if exit_code == PANIC:
+        return Failure(
+            kind="unknown",
+            sentence="etcd ended with exit code 2, as after a panic; `kubectl logs --previous` tells why",
+        )
     ended = "" if exit_code is None else f" with exit code {exit_code}"
     return Failure(kind="unknown", sentence=f"etcd ended{ended} and left no message")
 
