@@ -154,7 +154,9 @@ def _invalid(judged: Judged, outcome: Outcome) -> Told | None:
     if not judged.problems:
         return None
     goes_on = (
-        "" if outcome.plan.rule == "refuse_to_found_on_bad_input" else "; the members keep their settings until then"
+        ""
+        if outcome.plan.rule == "refuse_to_found_on_bad_input"
+        else "; the members keep their settings until that is corrected"
     )
     return _told("Progressing", "False", "InvalidSpec", "; ".join(judged.problems) + goes_on)
 

@@ -377,7 +377,8 @@ def too_few_to_add(judged: Judged) -> bool:
 
 def _told(judged: Judged, learner: SeenMember) -> str:
     if not learner.healthy:
-        return f"{learner.name}: {learner.trouble.message if learner.trouble else learner.why}"
+        told = learner.trouble.message if learner.trouble else learner.why
+        return told if told.startswith(learner.name) else f"{learner.name}: {told}"
     leader = judged.membership.leader
     ahead = leader.answer.status if leader and leader.answer else None
     own = learner.answer.status if learner.answer else None
