@@ -439,6 +439,27 @@ def test_emptied_members_do_not_found_a_new_etcd_together(world: World) -> None:
     assert (world.cluster or {})["status"]["summary"].startswith("Quorum lost")
 
 
+def test_nothing_is_founded_beside_what_members_left_that_were_scaled_away(world: World) -> None:
+    world.apply(spec(3))
+    world.settle()
+    world.apply(spec(1))
+    world.settle()
+    world.delete("EtcdCluster", "a")
+    world.settle()
+    world.lose_claim("a-0")
+    world.apply(spec(3))
+    for _ in range(10):
+        world.round()
+        world.tick()
+    assert world.etcd.processes == {}
+    conditions = {each["type"]: each for each in (world.cluster or {})["status"]["conditions"]}
+    assert conditions["Progressing"]["reason"] == "RecordsDisagree"
+    assert "data-a-1, data-a-2 hold what removed members" in conditions["Progressing"]["message"]
+    world.lose_claim("a-1")
+    world.lose_claim("a-2")
+    go_on_until(world, lambda: world.told("Bootstrapping"))
+
+
 def test_volumes_of_two_clusters_are_never_served_together(world: World) -> None:
     world.apply(spec(3))
     world.settle()
