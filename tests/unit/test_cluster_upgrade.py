@@ -8,7 +8,7 @@ from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.restart_rules import restart_under_way
 from etcd_operator.cluster.steps import Annotate, MoveLeader
 from etcd_operator.resources import names as n
-from support.builders import edited, judged, observation, with_answer, with_spec
+from support.builders import edited, judged, observation, silent, with_answer, with_spec
 from support.plans import planned, the_step
 from unit.test_cluster_restart import restarted, settled
 
@@ -84,6 +84,15 @@ def test_not_before_etcd_has_raised_its_versions(storage: str | None) -> None:
     late = replace(seen.answers["a-2"], status=replace(status, storage_version=storage))
     assert planned(seen).steps
     assert not planned(with_answer(seen, "a-2", late)).steps
+
+
+def test_what_was_begun_goes_on_while_a_member_is_away() -> None:
+    seen = running(from_3_5(), "3.6.16", "3.6.0")
+    seen = settled(another(seen, "a-1"))
+    target = judged(seen).blueprint.target_revision
+    away = with_answer(seen, "a-1", silent())
+    assert judged(away).blueprint.target_revision == target != judged(away).blueprint.revision
+    assert "a-1 comes back" in restart_under_way(judged(away))
 
 
 def test_an_etcd_founded_on_3_6_is_upgraded_at_once() -> None:

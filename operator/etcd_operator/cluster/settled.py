@@ -138,11 +138,11 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
         return replace(plan, target_revision="")
     log_version = log_version_after(plan, wanted.version)
     if must_restart_first(plan, wanted):
-        if not has_raised_versions(seen, plan):
+        target = revision_of(settled_json(plan.spec), f"{restart}, before {wanted.version}")
+        begun = any(plan.revision_of(member) == target for member in plan.members)
+        if not begun and not has_raised_versions(seen, plan):
             return plan
-        before = f"{restart}, before {wanted.version}"
         wanted, restart, log_version = plan.spec, plan.restart, ""
-        target = revision_of(settled_json(wanted), before)
     if all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members):
         return replace(
             plan,
