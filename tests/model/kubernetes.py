@@ -313,7 +313,10 @@ class Controllers:
         self._container_state(pod, {"terminated": {"exitCode": code, "message": message}})
 
     def _container_state(self, pod: Manifest, state: Manifest) -> None:
-        pod["status"]["containerStatuses"] = [{"name": "etcd", "state": state}]
+        before: Manifest = next(iter(pod["status"].get("containerStatuses") or []), {})
+        last = before["state"] if "terminated" in before.get("state", {}) else before.get("lastState", {})
+        status = {"name": "etcd", "state": state, "lastState": last, "started": "running" in state}
+        pod["status"]["containerStatuses"] = [status]
         self.store.touch(pod)
 
     def _report(self, pod: Manifest) -> None:

@@ -419,6 +419,9 @@ def test_members_are_restarted_for_a_new_authority_only_when_they_cannot_hear_ea
     assert planned(silent_).steps == (), "silence proves nothing"
     for member, answered in seen.answers.items():
         seen = with_answer(seen, member, leaderless(answered))
+    assert planned(seen).steps == (), "an election proves nothing"
+    for member in seen.answers:
+        seen = with_pod(seen, member, annotations=old, ready=False)
     made = planned(seen)
     assert made.rule == "restart_members_of_a_lost_authority"
     assert deleted(made) == ["Pod a-0", "Pod a-1", "Pod a-2"]

@@ -42,6 +42,15 @@ def test_no_trouble(state: dict[str, Any]) -> None:
     assert pod_trouble(pod("a-1", state=state), (), NOW) is None
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_a_crash_is_told_until_etcd_has_come_up_again(started: bool) -> None:
+    """What crashes on each start runs for a moment each time: that moment is no cure."""
+    again = pod("a-1", ready=started)
+    last = terminated(log("expected --x", "failed to verify flags"))
+    again["status"]["containerStatuses"][0] |= {"lastState": last, "started": started}
+    assert (pod_trouble(again, (), NOW) is None) is started
+
+
 def test_a_pod_without_a_place() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
     trouble = pod_trouble(pod("a-1", state={"waiting": {}}, conditions=[condition]), (), NOW)

@@ -1,7 +1,8 @@
 """Each member as it was seen: what etcd says of it, what Kubernetes says of it, and whether they prove it down.
 
 Pure. Unknown is not down: a member counts as down only when its pod is gone or not running, when nothing
-listens on its port, or when the kubelet too has found it not ready for a while; silence alone leaves it unknown.
+listens on its port, or when the kubelet too has found it not ready for a while; silence, or an election, alone leaves
+it unknown.
 """
 
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from etcd_operator.resources.names import Manifest
 
 Role = Literal["Voter", "Learner"]
 
-#: How long a process that runs must have been silent, to the kubelet as well, before it counts as down: on a machine
-#: that is short of CPU all members may miss a probe together (seen: for 2.3 s), and a lost quorum alarms people.
+#: How long a process that runs must not have served, to the kubelet as well, before it counts as down: on a machine
+#: that is short of CPU all members may miss a probe together (seen: for 2.3 s), or elect a leader for longer than the
+#: operator waits, and a lost quorum alarms people.
 SILENCE = timedelta(seconds=5)
 
 
@@ -257,10 +259,10 @@ def _is_corrupt(alarm: Alarm, member_id: int) -> bool:
 
 
 def _is_down(pod: Manifest | None, answer: Answer | None, now: datetime) -> bool:
-    """Proof, not silence: see the module's docstring. A member that answers but has no quorum is not serving."""
+    """Proof: see the module's docstring. etcd's own readiness, the kubelet's probe, takes a quorum."""
     if pod is None or is_terminating(pod) or not is_running(pod):
         return True
-    if answer and (answer.status is not None or (answer.error and answer.error.kind in {"refused", "no_leader"})):
+    if answer and answer.error and answer.error.kind == "refused":
         return True
     changed = ready_changed(pod)
     return not is_ready(pod) and (changed is None or now - changed >= SILENCE)

@@ -9,6 +9,7 @@ from etcd_operator.api import Quantity
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.records import annotations, is_terminating
+from etcd_operator.cluster.trouble import is_running
 from etcd_operator.resources.names import FILES_REFRESHED
 
 #: Phases of a pod that runs nothing any more.
@@ -32,11 +33,13 @@ def gone_with_its_pod(judged: Judged, member: SeenMember) -> str:
 def fuse_tripped(judged: Judged, member: SeenMember) -> str:
     """What etcd said when it refused to start on an empty directory, or on one of no use; empty where it did not.
 
-    It proves so only of a member whose pod has had the fuse since it started.
+    It proves so only of a member whose pod has had the fuse since it started, and that does not try once more.
     """
     refreshed = judged.blueprint.refreshed(member.name)
     fused = bool(refreshed) and annotations(member.pod).get(FILES_REFRESHED) == refreshed
-    if fused and not member.healthy and member.trouble and member.trouble.reason in DATA_GONE:
+    if is_running(member.pod or {}) or not fused:
+        return ""
+    if not member.healthy and member.trouble and member.trouble.reason in DATA_GONE:
         return member.trouble.message.partition(": ")[2]
     return ""
 

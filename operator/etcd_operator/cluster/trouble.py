@@ -114,8 +114,9 @@ def _uncreatable(name: str, pod: Manifest) -> Trouble | None:
 
 
 def _crashed(name: str, pod: Manifest) -> Trouble | None:
+    """How it ended the last time, until it has come up again: what crashes on each start runs for a moment as well."""
     status = etcd_container(pod)
-    if "running" in status.get("state", {}):
+    if "running" in status.get("state", {}) and status.get("started"):
         return None
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
     if not ended:
