@@ -10,7 +10,17 @@ from contextlib import contextmanager
 import pytest
 
 from devtools import environment, kube
-from e2e.support import OPERATOR, OPERATOR_PODS, Cluster, Etcd, condition_of, identity, move_lead, unhealthy
+from e2e.support import (
+    OPERATOR,
+    OPERATOR_PODS,
+    Cluster,
+    Etcd,
+    condition_of,
+    identity,
+    kill_operator,
+    move_lead,
+    unhealthy,
+)
 from e2e.writers import writing
 from localcluster.cluster import Cluster as LocalCluster
 
@@ -204,6 +214,8 @@ def test_every_node_is_drained_in_turn_under_load(etcd: Etcd, cluster: Cluster, 
                 assert etcd.pods()[member]["metadata"]["uid"] == uid, "a second member is down"
                 cluster.kubectl("uncordon", drained)
             drain.finish()
+            if not drained:
+                kill_operator(cluster)
             wait_away(etcd, member)
             drained = node
         cluster.kubectl("uncordon", drained)

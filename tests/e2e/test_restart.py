@@ -168,11 +168,14 @@ def test_the_annotation_restarts_all_members_once(cluster: Cluster, etcd: Etcd) 
     wait_restarted(etcd, old)
 
 
-def upgrade(etcd: Etcd, version: str, *, rounds: int = 1) -> None:
-    """Upgrade, and check that all members restarted in order, so many times."""
+def upgrade(etcd: Etcd, version: str, *, rounds: int = 1, killed: bool = False) -> None:
+    """Upgrade, and check that all members restarted in order, so many times, also when the operator is killed."""
     leader = etcd.status()["leader"]
     with Restarts(etcd=etcd) as restarts:
         etcd.apply(version=version)
+        if killed:
+            etcd.wait_event("Deleting", "it restarts")
+            kill_operator(etcd.cluster)
         seen = etcd.wait_settled()
     if rounds == 1:
         restarts.check(last=leader)
@@ -198,7 +201,7 @@ def test_upgrades_one_right_after_the_other(
     before = identity(etcd)
     with writing(etcd) as writers:
         for version, times in rounds.items():
-            upgrade(etcd, version, rounds=times)
+            upgrade(etcd, version, rounds=times, killed=old == "3.6.16")
     writers.check()
     assert identity(etcd) == before
     assert etcd.read("kept") == "yes"
