@@ -52,7 +52,10 @@ def test_a_crash_is_told_until_etcd_has_come_up_again(started: bool) -> None:
 
 
 def test_a_pod_without_a_place() -> None:
+    """Not at once: the scheduler may have heard of the pod before it heard of its claim."""
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    new = pod("a-1", state={"waiting": {}}, conditions=[condition], created="2026-11-21T11:59:58Z")
+    assert pod_trouble(new, (), NOW) is None
     trouble = pod_trouble(pod("a-1", state={"waiting": {}}, conditions=[condition]), (), NOW)
     assert trouble is not None
     assert (trouble.reason, trouble.message) == ("Unschedulable", "a-1 cannot be placed: 0/3 nodes are available")

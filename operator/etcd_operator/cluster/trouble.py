@@ -20,6 +20,9 @@ CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunCont
 #: How long Kubernetes may complain about an object before it is believed: mounts and volumes that only take their
 #: turn leave Warning events behind as well.
 PATIENCE = timedelta(seconds=8)
+#: How long the scheduler may say that it finds no place before it is believed: it may have heard of the pod before it
+#: heard of the pod's claim (seen: a member that was taken for one that cannot start).
+SCHEDULED_WITHIN = timedelta(seconds=3)
 #: The reason where etcd was started before its file was written.
 NO_FILE = "FileMissing"
 
@@ -63,10 +66,13 @@ def ready_changed(pod: Manifest) -> datetime | None:
 def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
     name = pod["metadata"]["name"]
-    for judgement in (_unschedulable, _unusable_image, _uncreatable, _crashed):
+    age = _age(pod, now)
+    if age > SCHEDULED_WITHIN and (trouble := _unschedulable(name, pod)):
+        return trouble
+    for judgement in (_unusable_image, _uncreatable, _crashed):
         if trouble := judgement(name, pod):
             return trouble
-    if not is_running(pod) and _age(pod, now) > PATIENCE:
+    if not is_running(pod) and age > PATIENCE:
         return _complained(name, complaints)
     return None
 
