@@ -4,7 +4,7 @@ The first node has the API server, so it is the one that stays: what is cut off 
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -53,35 +53,48 @@ def operator_nodes(cluster: Cluster) -> dict[str, str]:
 
 
 @contextmanager
-def only(cluster: Cluster, local: LocalCluster, node: str) -> Iterator[None]:
-    """New pods go to this node alone."""
-    others = [each.name for each in local.nodes if each.name != node]
-    cluster.kubectl("cordon", *others)
+def cordoned(cluster: Cluster, nodes: Sequence[str]) -> Iterator[None]:
+    """New pods go to none of these nodes."""
+    if nodes:
+        cluster.kubectl("cordon", *nodes)
     try:
         yield
     finally:
-        cluster.kubectl("uncordon", *others)
+        if nodes:
+            cluster.kubectl("uncordon", *nodes)
 
 
 def lead_operator_from(cluster: Cluster, local: LocalCluster, node: str) -> None:
     """Have the operator lead from this node, and stand by on another one."""
+    others = [each.name for each in local.nodes if each.name != node]
     leader = environment.leader_pod(cluster)
     if node not in operator_nodes(cluster).values():
         standby = next(pod for pod in operator_nodes(cluster) if pod != leader)
-        with only(cluster, local, node):
-            cluster.delete("pods", OPERATOR, standby)
-            cluster.wait_until_gone("pods", OPERATOR, name=standby)
-            environment.wait_for_operator(cluster)
+        replace_operator(cluster, standby, without=others)
     if operator_nodes(cluster)[leader] != node:
-        cluster.delete("pods", OPERATOR, leader)
-        cluster.wait_until_gone("pods", OPERATOR, name=leader)
-        environment.wait_for_operator(cluster)
+        replace_operator(cluster, leader)
+    if set(operator_nodes(cluster).values()) == {node}:  # as after a test in which no other node was to be had
+        standby = next(pod for pod in operator_nodes(cluster) if pod != environment.leader_pod(cluster))
+        replace_operator(cluster, standby, without=[node])
     places = operator_nodes(cluster)
-    assert set(places.values()) > {node}, "nobody stands by elsewhere"
+    assert set(places.values()) > {node}, f"nobody stands by elsewhere: {places}"
     here = tuple(pod for pod, on in places.items() if on == node)
     cluster.wait_for_one(
         lambda lease: str(lease["spec"].get("holderIdentity")).startswith(here), "leases", OPERATOR, OPERATOR
     )
+
+
+def replace_operator(cluster: Cluster, pod: str, *, without: Sequence[str] = ()) -> None:
+    """Have another pod of the operator in the place of this one, on none of these nodes."""
+    with cordoned(cluster, without):
+        cluster.delete("pods", OPERATOR, pod)
+        cluster.wait_for(
+            lambda pods: pod not in pods and sum(map(kube.is_ready_pod, pods.values())) == len(pods) == 2,
+            "pods",
+            OPERATOR,
+            labels=OPERATOR_PODS,
+            what="two replicas of the operator",
+        )
 
 
 def member_on(etcd: Etcd, node: str) -> str:
