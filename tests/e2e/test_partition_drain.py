@@ -52,6 +52,12 @@ def operator_nodes(cluster: Cluster) -> dict[str, str]:
     return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods if kube.is_ready_pod(pod)}
 
 
+def standby(cluster: Cluster) -> str:
+    """The operator's pod that does not lead."""
+    leader = environment.leader_pod(cluster)
+    return next(pod for pod in operator_nodes(cluster) if pod != leader)
+
+
 @contextmanager
 def cordoned(cluster: Cluster, nodes: Sequence[str]) -> Iterator[None]:
     """New pods go to none of these nodes."""
@@ -69,13 +75,11 @@ def lead_operator_from(cluster: Cluster, local: LocalCluster, node: str) -> None
     others = [each.name for each in local.nodes if each.name != node]
     leader = environment.leader_pod(cluster)
     if node not in operator_nodes(cluster).values():
-        standby = next(pod for pod in operator_nodes(cluster) if pod != leader)
-        replace_operator(cluster, standby, without=others)
+        replace_operator(cluster, standby(cluster), without=others)
     if operator_nodes(cluster)[leader] != node:
         replace_operator(cluster, leader)
     if set(operator_nodes(cluster).values()) == {node}:  # as after a test in which no other node was to be had
-        standby = next(pod for pod in operator_nodes(cluster) if pod != environment.leader_pod(cluster))
-        replace_operator(cluster, standby, without=[node])
+        replace_operator(cluster, standby(cluster), without=[node])
     places = operator_nodes(cluster)
     assert set(places.values()) > {node}, f"nobody stands by elsewhere: {places}"
     here = tuple(pod for pod, on in places.items() if on == node)

@@ -296,6 +296,31 @@ def test_the_words_of_the_fuse_prove_nothing_before_the_file_was_one() -> None:
     assert not any(isinstance(step, RemoveMember) for step in planned(seen).steps)
 
 
+def trying_once_more(seen: Observation, member: str) -> Observation:
+    """Its process has ended, as the pod tells, and runs again; it has not come up yet."""
+
+    def again(manifest: Manifest) -> None:
+        (container,) = manifest["status"]["containerStatuses"]
+        container |= {"lastState": container["state"], "state": {"running": {"startedAt": EARLIER}}, "started": False}
+
+    return edited(seen, "pods", member, again)
+
+
+def test_the_words_of_the_fuse_prove_nothing_while_etcd_tries_once_more() -> None:
+    seen = trying_once_more(without_data(), "a-1")
+    assert judged(seen).membership.members[1].trouble, "it is told all the same"
+    assert not any(isinstance(step, RemoveMember) for step in planned(seen).steps)
+
+
+def test_a_joiner_that_tries_once_more_is_waited_for() -> None:
+    joiner = pod("a-3", state=terminated(FUSE), ready=False)
+    seen = with_object(added(with_spec(observation(), members=5), "a-3"), "pods", joiner)
+    assert adds(seen) == ["a-4"], "one that cannot start holds nobody up"
+    trying = trying_once_more(seen, "a-3")
+    assert not adds(trying)
+    assert not any(isinstance(step, Delete) for step in planned(trying).steps)
+
+
 def test_a_member_without_data_stays_where_the_rest_is_no_quorum() -> None:
     seen = down(without_data(), "a-2")
     assert not any(isinstance(step, RemoveMember) for step in planned(seen).steps)

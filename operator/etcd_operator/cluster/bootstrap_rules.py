@@ -11,7 +11,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.records import annotations, foundation_on, is_terminating, timestamp
 from etcd_operator.cluster.settled import refounded, settled_json
 from etcd_operator.cluster.steps import Apply, Delete, Plan, RecordBootstrap, Step
-from etcd_operator.cluster.trouble import etcd_container, is_running
+from etcd_operator.cluster.trouble import etcd_container
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
@@ -76,7 +76,7 @@ def refound_when_stuck(judged: Judged) -> Plan | None:
     if plan.bootstrapped:
         return None
     for member in judged.membership.members:
-        if member.trouble and member.trouble.reason in HOPELESS and not is_running(member.pod or {}):
+        if member.cannot_start and member.trouble and member.trouble.reason in HOPELESS:
             return _refound(judged, f"the bootstrap cannot succeed: {member.trouble.message}")
     if _all_run_without_a_leader(judged):
         return _refound(judged, f"no leader after {STUCK_AFTER.seconds} s with all members running")

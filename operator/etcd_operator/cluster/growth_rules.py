@@ -24,7 +24,6 @@ from etcd_operator.cluster.records import is_terminating, volume_records
 from etcd_operator.cluster.restart_rules import blocked_by, restart_under_way
 from etcd_operator.cluster.settled import granted, is_small, requested, size_of_new_volumes
 from etcd_operator.cluster.steps import Delete, GrowVolume, Plan, Step
-from etcd_operator.cluster.trouble import is_running
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import Manifest
 
@@ -247,14 +246,9 @@ def _waits_for_spec(judged: Judged) -> bool:
 
 def _waits_for_others(judged: Judged) -> bool:
     """Whether members change or restart already; one that cannot run on its small volume may be what that waits for."""
-    if any(_cannot_run(member) and member.name in _small_claims(judged) for member in judged.membership.members):
+    if any(member.cannot_run and member.name in _small_claims(judged) for member in judged.membership.members):
         return bool(missing_members(judged) or judged.membership.learners)
     return bool(change_of_membership(judged) or restart_under_way(judged))
-
-
-def _cannot_run(member: SeenMember) -> bool:
-    pod = member.pod
-    return pod is not None and not is_terminating(pod) and not is_running(pod) and member.trouble is not None
 
 
 def _next_to_replace(judged: Judged) -> SeenMember | None:
@@ -263,7 +257,7 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
     waiting = [
         member
         for member in judged.membership.members
-        if member.name in refused and member.listed and (member.healthy or _cannot_run(member))
+        if member.name in refused and member.listed and (member.healthy or member.cannot_run)
         if not keeps_old_data(judged, member.name)
     ]
     leader = judged.membership.leader

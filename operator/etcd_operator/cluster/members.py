@@ -54,6 +54,16 @@ class SeenMember:
         return "Learner" if self.listed and self.listed.is_learner else "Voter"
 
     @property
+    def cannot_start(self) -> bool:
+        """Whether what is told of it keeps its process from running now; not while that tries once more."""
+        return self.trouble is not None and not is_running(self.pod or {})
+
+    @property
+    def cannot_run(self) -> bool:
+        """Whether it has a pod that stays, and its process is proved not to run in it."""
+        return self.cannot_start and self.pod is not None and not is_terminating(self.pod)
+
+    @property
     def node(self) -> str | None:
         node: str | None = (self.pod or {}).get("spec", {}).get("nodeName")
         return node

@@ -113,7 +113,7 @@ def remove_members_scaled_away(judged: Judged) -> Plan | None:
     """
     surplus, leader = surplus_members(judged), judged.membership.leader
     wanted = wanted_members(judged)
-    joining = [each for each in judged.membership.learners if each.name in wanted and not each.trouble]
+    joining = [each for each in judged.membership.learners if each.name in wanted and not each.cannot_start]
     if joining or missing_members(judged):
         surplus = tuple(member for member in surplus if member.role == "Learner" or not member.healthy)
     order = sorted(
@@ -177,7 +177,7 @@ def add_missing_members(judged: Judged) -> Plan | None:
     missing, through = missing_members(judged), told_through(judged)
     if through is None or not missing or too_few_to_add(judged):
         return None
-    if any(_is_joining(judged, member) and not member.trouble for member in judged.membership.members):
+    if any(_is_joining(judged, member) and not member.cannot_start for member in judged.membership.members):
         return None
     if minor_number(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
         return None
@@ -273,8 +273,8 @@ def _why_older(judged: Judged, member: SeenMember, pod: n.Manifest) -> str:
     if backs_off_without_file(pod):
         return "it started before its member was added"
     age = judged.seen.at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-    stale = member.trouble is not None and member.trouble.reason in STALE_FILE and age > STALE_AFTER
-    return "it belongs to the member that was removed" if stale else ""
+    stale = member.cannot_start and member.trouble is not None and member.trouble.reason in STALE_FILE
+    return "it belongs to the member that was removed" if stale and age > STALE_AFTER else ""
 
 
 def promote_learners(judged: Judged) -> Plan | None:

@@ -9,7 +9,6 @@ from etcd_operator.api import Quantity
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.records import annotations, is_terminating
-from etcd_operator.cluster.trouble import is_running
 from etcd_operator.resources.names import FILES_REFRESHED
 
 #: Phases of a pod that runs nothing any more.
@@ -37,9 +36,8 @@ def fuse_tripped(judged: Judged, member: SeenMember) -> str:
     """
     refreshed = judged.blueprint.refreshed(member.name)
     fused = bool(refreshed) and annotations(member.pod).get(FILES_REFRESHED) == refreshed
-    if is_running(member.pod or {}) or not fused:
-        return ""
-    if not member.healthy and member.trouble and member.trouble.reason in DATA_GONE:
+    proved = fused and member.cannot_start and not member.healthy
+    if proved and member.trouble and member.trouble.reason in DATA_GONE:
         return member.trouble.message.partition(": ")[2]
     return ""
 

@@ -21,7 +21,7 @@ from etcd_operator.cluster.membership_rules import (
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.settled import is_outdated
 from etcd_operator.cluster.steps import Apply, Delete, Plan
-from etcd_operator.cluster.trouble import is_ready, is_running
+from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.cluster.upgrade import must_restart_first
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import sealed
@@ -83,7 +83,7 @@ def next_to_restart(judged: Judged) -> SeenMember | None:
     """
     waiting = members_to_restart(judged)
     if _members_change(judged):
-        waiting = tuple(member for member in waiting if _cannot_run(member))
+        waiting = tuple(member for member in waiting if member.cannot_run)
     if not waiting:
         return None
     plan, leader = judged.blueprint, judged.membership.leader
@@ -91,7 +91,7 @@ def next_to_restart(judged: Judged) -> SeenMember | None:
         waiting,
         key=lambda member: (
             plan.revision_of(member.name) != plan.target_revision,  # what was begun is finished
-            not _cannot_run(member),
+            not member.cannot_run,
             member is leader,
             plan.names.ordinal(member.name) or 0,
         ),
@@ -111,7 +111,7 @@ def blocked_by(judged: Judged, member: SeenMember) -> str:
     One that cannot run as it is serves nobody, and the restart may be what cures it; but a new spec reaches no second
     member before the first that runs it answers.
     """
-    if _cannot_run(member):
+    if member.cannot_run:
         return _unproved(judged, member)
     for other in judged.membership.members:
         if other is not member and not other.healthy:
@@ -121,12 +121,6 @@ def blocked_by(judged: Judged, member: SeenMember) -> str:
         if other is not member and not (other.pod and is_ready(other.pod)):
             return f"{other.name} is not behind the Service yet"
     return "" if judged.membership.confirmed else "no quorum answers"
-
-
-def _cannot_run(member: SeenMember) -> bool:
-    """Whether the member's process is proved not to run, for a reason that Kubernetes or etcd told."""
-    pod = member.pod
-    return pod is not None and not is_terminating(pod) and not is_running(pod) and member.trouble is not None
 
 
 def _unproved(judged: Judged, member: SeenMember) -> str:
