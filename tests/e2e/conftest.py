@@ -38,8 +38,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add what the cluster had and what the operators said to the report of a test that failed."""
     report = yield
     known = getattr(item, "funcargs", {})
-    if report.when == "call" and report.failed and "namespace" in known:
-        report.sections.append(("What happened", known["operator_logs"].report(known["namespace"])))
+    namespaces = {value.namespace for value in known.values() if isinstance(value, Etcd)}
+    namespaces |= {known["namespace"]} if "namespace" in known else set()
+    if report.failed and "operator_logs" in known:
+        for namespace in sorted(namespaces):
+            report.sections.append((f"What happened in {namespace}", known["operator_logs"].report(namespace)))
     return report
 
 
@@ -84,7 +87,7 @@ def cluster(installed: kube.Cluster) -> kube.Cluster:
     return installed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def operator_logs(bare_cluster: kube.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorLogs]:
     """What operators say, for the reports of tests that fail."""
     logs = OperatorLogs(bare_cluster, tmp_path_factory.mktemp("operator-logs"))

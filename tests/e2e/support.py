@@ -145,6 +145,23 @@ class Etcd:
         self.cluster.wait_for_one(bool, "secrets", self.namespace, f"{self.name}-client", timeout=30)
         return found
 
+    def wait_whole(self, *, timeout: float = AVAILABLE_TIMEOUT) -> Manifest:
+        """The EtcdCluster once three members are healthy in pods that stay.
+
+        Members that are being deleted answer for a moment yet, and count as ready in the StatefulSet as well.
+        """
+        place = ("statefulsets", self.namespace, self.name)
+        self.cluster.wait_for_one(_is_complete, *place, what=f"StatefulSet {self.name} complete", timeout=timeout)
+        self.cluster.wait_for(
+            lambda seen: sum(is_ready_pod(pod) for pod in seen.values()) == len(seen) == 3,
+            "pods",
+            self.namespace,
+            labels=f"{self.labels},app.kubernetes.io/name=etcd",
+            what=f"three pods of {self.name} that stay",
+            timeout=timeout,
+        )
+        return self.wait_available(timeout=timeout)
+
     def condition(self, type_: str) -> Manifest:
         """One of its conditions now; {} where it is not told."""
         return condition_of(self.get(), type_)
@@ -323,6 +340,16 @@ def lasting_pod(etcd: str) -> Manifest:
     container["env"] = [*container.get("env", []), {"name": "ETCDCTL_COMMAND_TIMEOUT", "value": "40s"}]
     pod["spec"]["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
     return pod
+
+
+def _is_complete(stateful_set: Manifest) -> bool:
+    """Whether a StatefulSet has seen that it should have three pods, has them, and stays."""
+    status, wanted = stateful_set.get("status", {}), stateful_set["spec"]["replicas"]
+    return (
+        "deletionTimestamp" not in stateful_set["metadata"]
+        and status.get("observedGeneration") == stateful_set["metadata"]["generation"]
+        and status.get("replicas") == status.get("readyReplicas") == wanted == 3
+    )
 
 
 def sentence(seen: Manifest, *words: str) -> str:

@@ -93,7 +93,7 @@ def test_a_bootstrap_that_is_disturbed_ends_in_a_healthy_cluster(
     proven = {etcd.name: disturb(etcd, FAULTS[fault], local) for etcd in etcds}
     environment.wait_for_operator(cluster)
     for etcd in etcds:
-        status = wait_whole(etcd)
+        status = etcd.wait_whole()["status"]
         assert proven[etcd.name] in ("", status["clusterID"]), f"{etcd.name}: another etcd than was recorded"
         assert {member["name"] for member in status["members"]} == {f"{etcd.name}-{number}" for number in range(3)}
     written = etcds[0]
@@ -111,21 +111,6 @@ def disturb(etcd: Etcd, fault: Callable[[Etcd, LocalCluster], None], local: Loca
             fault(etcd, local)
             return recorded(picture)
     raise AssertionError(f"never seen: {etcd.name}")
-
-
-def wait_whole(etcd: Etcd) -> Manifest:
-    """The status once the cluster is healthy and its StatefulSet complete."""
-    etcd.cluster.wait_for_one(
-        is_complete, "statefulsets", etcd.namespace, etcd.name, what=f"{etcd.name} complete", timeout=120
-    )
-    status: Manifest = etcd.wait_available()["status"]
-    return status
-
-
-def is_complete(stateful_set: Manifest) -> bool:
-    return (
-        "deletionTimestamp" not in stateful_set["metadata"] and stateful_set.get("status", {}).get("readyReplicas") == 3
-    )
 
 
 def test_an_operator_that_comes_only_later_finds_the_cluster_and_makes_it(cluster: Cluster, etcd: Etcd) -> None:

@@ -50,24 +50,11 @@ def made(shared: Etcd) -> Iterator[Etcd]:
     before = identity(shared)
     yield shared
     environment.wait_for_operator(shared.cluster)
-    shared.cluster.wait_for_one(
-        is_complete, "statefulsets", shared.namespace, "a", what="the StatefulSet complete", timeout=150
-    )
-    shared.wait_available()
+    shared.wait_whole(timeout=150)
     for plural, name in OBJECTS:
         shared.cluster.wait_for_one(bool, plural, shared.namespace, name, timeout=15)
     assert identity(shared) == before
     assert shared.read("kept") == "yes"
-
-
-def is_complete(stateful_set: Manifest) -> bool:
-    """Whether it has all that it should, and stays."""
-    return (
-        "deletionTimestamp" not in stateful_set["metadata"]
-        and stateful_set["spec"]["replicas"] == 3
-        and stateful_set.get("status", {}).get("observedGeneration") == stateful_set["metadata"]["generation"]
-        and stateful_set["status"].get("replicas") == stateful_set["status"].get("readyReplicas") == 3
-    )
 
 
 def get(etcd: Etcd, plural: str, name: str) -> Manifest:
