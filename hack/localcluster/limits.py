@@ -7,8 +7,9 @@ The caller holds the machine lock.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from localcluster import records
 
 #: What is enough for sixteen clusters, by name below /proc/sys.
 WANTED = {"fs/inotify/max_user_instances": 4096}
@@ -17,22 +18,18 @@ PROC_SYS = Path("/proc/sys")
 
 def raise_all(record: Path) -> None:
     """Raise what is lower than wanted; `record` keeps what it was before the first time."""
-    before = _recorded(record)
+    before = records.read(record) or {}
     for name, wanted in WANTED.items():
         value = int((PROC_SYS / name).read_text())
         if value < wanted:
             before.setdefault(name, value)
-            record.write_text(json.dumps(before))
+            records.write(record, before)
             (PROC_SYS / name).write_text(str(wanted))
 
 
 def restore_all(record: Path) -> None:
     """Put back what `raise_all` found, unless somebody chose another value meanwhile."""
-    for name, value in _recorded(record).items():
+    for name, value in (records.read(record) or {}).items():
         if int((PROC_SYS / name).read_text()) == WANTED.get(name):
             (PROC_SYS / name).write_text(str(value))
     record.unlink(missing_ok=True)
-
-
-def _recorded(record: Path) -> dict[str, int]:
-    return dict(json.loads(record.read_text())) if record.exists() else {}

@@ -8,7 +8,6 @@ it. Starts nothing and looks at no process.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from localcluster import artifacts
+from localcluster import artifacts, records
 from localcluster.addresses import MAX_CLUSTERS, MAX_NODES
 from localcluster.errors import ClusterError
 
@@ -51,11 +50,8 @@ def limits_record() -> Path:
 
 def find(name: str) -> ClusterState | None:
     """The cluster of that name, None where there is none."""
-    try:
-        content = (clusters_dir() / name / "cluster.json").read_text()
-    except FileNotFoundError:
-        return None
-    return ClusterState(**json.loads(content))
+    content = records.read(clusters_dir() / name / "cluster.json")
+    return None if content is None else ClusterState(**content)
 
 
 def find_all() -> list[ClusterState]:
@@ -91,7 +87,7 @@ def allocate(name: str, nodes: int | None) -> ClusterState:
             nodes=nodes or (before.nodes if before else 1),
         )
         if state != before:
-            _write(state.folder / "cluster.json", asdict(state))
+            records.write(state.folder / "cluster.json", asdict(state))
     return state
 
 
@@ -137,10 +133,3 @@ def _is_still(folder: Path, handle: int) -> bool:
         return os.path.samestat(folder.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=2) + "\n")
-    new.replace(path)

@@ -24,6 +24,7 @@ from localcluster import (
     kubeadm,
     limits,
     node_init,
+    records,
     state,
 )
 from localcluster.errors import ClusterError
@@ -114,6 +115,26 @@ def test_a_lock_outlives_the_removal_of_its_folder(cache: Path) -> None:
         (state.clusters_dir() / "dev").rmdir()
     with state.cluster_lock("dev"):
         assert (state.clusters_dir() / "dev").is_dir()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "7"])
+def test_a_record_that_a_power_cut_garbled_is_told(content: str) -> None:
+    state.allocate("dev", 1)
+    (state.clusters_dir() / "dev" / "cluster.json").write_text(content)
+    with pytest.raises(ClusterError, match=r"dev/cluster\.json cannot be read"):
+        state.find("dev")
+
+
+def test_a_record_is_on_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[str]()
+
+    def sync(descriptor: int) -> None:
+        assert not (tmp_path / "record.json").exists()
+        synced.append((tmp_path / "record.new").read_text())
+
+    monkeypatch.setattr(os, "fsync", sync)
+    records.write(tmp_path / "record.json", {"a": 1})
+    assert [json.loads(text) for text in synced] == [{"a": 1}] == [records.read(tmp_path / "record.json")]
 
 
 # cgroups
