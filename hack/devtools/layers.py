@@ -2,6 +2,8 @@
 
 Runs lint, types, unit, model, integration and e2e in that order and stops at the first layer that fails.
 The last line printed is always `N passed, N failed, N skipped`: tests, plus one per check of lint and types.
+`thorough` is e2e with the tests that show what another one shows, at one more moment, on one more version or under one
+more fault; they are marked so, and take longer than one wants to wait for each change.
 A layer in which nothing was found to run has failed: an empty folder must not look like success.
 """
 
@@ -26,8 +28,8 @@ SOURCES = ("operator", "hack", "tests")
 WORKERS = 2
 #: The same for e2e tests: one takes more than half of two cores while pods start, and a third finishes none earlier.
 E2E_WORKERS = 2
-#: What runs only when it is asked for by name, as it takes as long as one likes.
-SOAK = "soak"
+#: What runs only when it is asked for by name: all e2e tests; and the storm, which takes as long as one likes.
+THOROUGH, SOAK = "thorough", "soak"
 SOAK_MINUTES = 60.0
 
 #: The local cluster that the e2e tests run on; each of several workers has its own, with the worker's name behind it.
@@ -99,8 +101,10 @@ def types(_: Sequence[str]) -> Tally:
     return run_checks([sys.executable, "-m", "mypy", "--strict", *SOURCES])
 
 
-def run_pytest(layer: str, arguments: Sequence[str]) -> Tally:
+def run_pytest(layer: str, arguments: Sequence[str], *, without: str = "") -> Tally:
     """Run the tests in tests/LAYER side by side, or those of them that the arguments name one after the other.
+
+    Without arguments, those with the mark `without` are left out.
 
     Tests of one file stay together, as they may share what took long to make.
     """
@@ -108,6 +112,7 @@ def run_pytest(layer: str, arguments: Sequence[str]) -> Tally:
     if not arguments:
         workers = E2E_WORKERS if layer == "e2e" else WORKERS
         arguments = [f"--numprocesses={workers}", "--dist=loadfile", "--durations=15"]
+        arguments += ["-m", f"not {without}"] if without else []
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         paths = [] if named else [f"tests/{layer}"]
@@ -137,11 +142,21 @@ def integration(arguments: Sequence[str]) -> Tally:
 
 def e2e(arguments: Sequence[str]) -> Tally:
     """The operator, installed as a user would, in local clusters."""
+    return run_e2e(arguments, without=THOROUGH)
+
+
+def thorough(arguments: Sequence[str]) -> Tally:
+    """All e2e tests, also those of one more moment, version or fault."""
+    return run_e2e(arguments)
+
+
+def run_e2e(arguments: Sequence[str], *, without: str = "") -> Tally:
+    """Bring up the local clusters that e2e tests run on, and run them."""
     # Brought up here, not by the workers: builds show how far they are, and only one makes each.
     for name in e2e_clusters(arguments):
         if run(["hack/cluster", "up", "--name", name, "--nodes", str(environment.NODES)]):
             return Tally(failed=1)
-    return run_pytest("e2e", arguments)
+    return run_pytest("e2e", arguments, without=without)
 
 
 def soak(arguments: Sequence[str]) -> Tally:
@@ -169,6 +184,7 @@ RUNNERS: dict[str, Callable[[Sequence[str]], Tally]] = {
     "model": model,
     "integration": integration,
     "e2e": e2e,
+    THOROUGH: thorough,
     SOAK: soak,
 }
 
@@ -183,13 +199,13 @@ def take_down(clusters: Sequence[str]) -> None:
 def run_layers(layers: Sequence[str], arguments: Sequence[str], *, keep: bool) -> Tally:
     """Run the layers in their order, up to and with the first that fails."""
     total = Tally()
-    for layer in (name for name in (*LAYERS, SOAK) if name in layers):
+    for layer in (name for name in (*LAYERS, THOROUGH, SOAK) if name in layers):
         print(f"--- {layer}: {RUNNERS[layer].__doc__}", flush=True)
         started = time.monotonic()
         try:
             tally = RUNNERS[layer](arguments)
         finally:
-            if layer == "e2e" and not keep:
+            if layer in ("e2e", THOROUGH) and not keep:
                 take_down(e2e_clusters(arguments))
             elif layer == SOAK and not keep:
                 take_down([e2e_cluster(None)])
@@ -211,7 +227,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Run the project's checks, in order, until a layer fails.",
         epilog="What follows -- goes to pytest: hack/test unit -- -k quorum -x",
     )
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"run these alone: {', '.join(LAYERS)}; or {SOAK}")
+    parser.add_argument(
+        "layers", nargs="*", metavar="LAYER", help=f"run these alone: {', '.join(LAYERS)}; {THOROUGH} or {SOAK}"
+    )
     parser.add_argument("--minutes", type=float, default=SOAK_MINUTES, help=f"how long {SOAK} takes (%(default)g)")
     parser.add_argument("--seed", help=f"what faults {SOAK} deals out, as a run before told it (random)")
     parser.add_argument("--keep", action="store_true", help="leave the e2e tests' local clusters up")

@@ -22,8 +22,9 @@ from localcluster.progress import Progress
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, as unknown ones are refused."""
+    """Declare the markers, as unknown ones are refused."""
     config.addinivalue_line("markers", "e2e: needs a local cluster (minutes)")
+    config.addinivalue_line("markers", "thorough: shows at one more moment, version or fault what another test shows")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

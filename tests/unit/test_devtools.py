@@ -89,6 +89,25 @@ def test_e2e_fails_where_its_cluster_does_not_come_up(monkeypatch: pytest.Monkey
     assert layers.e2e([]) == Tally(failed=1)
 
 
+@pytest.mark.parametrize(("layer", "left_out"), [("e2e", True), ("thorough", False)])
+def test_what_shows_the_same_once_more_runs_only_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, layer: str, left_out: bool
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(argv: list[str]) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr(layers, "run", run)
+    layers.RUNNERS[layer]([])
+    assert ("not thorough" in ran[-1]) is left_out
+    assert [argv[:2] for argv in ran[:-1]] == [["hack/cluster", "up"]] * 2
+    layers.RUNNERS[layer](["-k", "name"])
+    assert "not thorough" not in ran[-1]
+    assert "thorough" not in layers.parse([]).layers
+
+
 def test_a_soak_takes_as_long_as_asked_and_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str | None, ...]] = []
 
