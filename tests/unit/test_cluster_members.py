@@ -100,13 +100,34 @@ def test_down_takes_proof(seen: Observation, is_down: bool, why: str) -> None:
     assert found.why == why
 
 
-@pytest.mark.parametrize(("seconds", "is_down"), [(0, False), (4, False), (5, True), (60, True)])
+@pytest.mark.parametrize(("seconds", "is_down"), [(-300, True), (0, False), (4, False), (5, True), (60, True)])
 def test_silence_of_a_process_that_runs_takes_a_while_to_be_believed(seconds: int, is_down: bool) -> None:
-    """All members of a machine that is short of CPU may miss one probe together: that is no lost quorum."""
+    """All members of a machine that is short of CPU may miss one probe together: that is no lost quorum.
+
+    A node whose clock is ahead tells of a time to come, which says nothing about how long.
+    """
 
     def unready(manifest: Manifest) -> None:
         changed = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
         manifest["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": changed}]
+
+    seen = edited(with_answer(observation(), "a-1", silent()), "pods", "a-1", unready)
+    assert member(seen).down is is_down
+
+
+@pytest.mark.parametrize(
+    ("containers", "etcd", "is_down"), [(False, True, False), (False, False, True), (True, True, True)]
+)
+def test_what_else_runs_in_the_pod_proves_nothing(containers: bool, etcd: bool, is_down: bool) -> None:
+    """A container of the user's that is not ready; etcd's own; and a node that went away, where only Ready changes."""
+
+    def unready(manifest: Manifest) -> None:
+        long_ago = "2026-11-21T10:00:00Z"
+        manifest["status"]["conditions"] = [
+            {"type": "Ready", "status": "False", "lastTransitionTime": long_ago},
+            {"type": "ContainersReady", "status": str(containers), "lastTransitionTime": long_ago},
+        ]
+        manifest["status"]["containerStatuses"][0]["ready"] = etcd
 
     seen = edited(with_answer(observation(), "a-1", silent()), "pods", "a-1", unready)
     assert member(seen).down is is_down

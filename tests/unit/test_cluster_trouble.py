@@ -61,6 +61,18 @@ def test_a_pod_without_a_place() -> None:
     assert (trouble.reason, trouble.message) == ("Unschedulable", "a-1 cannot be placed: 0/3 nodes are available")
 
 
+def test_a_pod_that_waits_for_its_volume_on_the_node_that_it_was_given_has_a_place() -> None:
+    """The scheduler takes back what it said only with the binding, and a disk of a cloud takes a while to be made."""
+    condition = {"type": "PodScheduled", "status": "False", "message": 'persistentvolumeclaim "data-a-1" not found'}
+    told = Complaint(kind="Pod", name="a-1", reason="FailedScheduling", message=condition["message"])
+    waits = pod("a-1", state={"waiting": {}}, conditions=[condition])
+    assert pod_trouble(waits, (told,), NOW) is not None
+    waits["status"]["nominatedNodeName"] = "n1"
+    assert pod_trouble(waits, (told,), NOW) is None
+    refused = Complaint(kind="Pod", name="a-1", reason="FailedMount", message="no such secret")
+    assert pod_trouble(waits, (told, refused), NOW) is not None
+
+
 COMPLAINTS = (
     Complaint(kind="Pod", name="a-1", reason="FailedMount", message="no such secret"),
     Complaint(kind="PersistentVolumeClaim", name="data-a-1", reason="ProvisioningFailed", message="no class"),

@@ -19,6 +19,7 @@ from etcd_operator.cluster.trouble import (
     claim_trouble,
     is_ready,
     is_running,
+    is_unready_for_others,
     pod_trouble,
     ready_changed,
     refused_pods,
@@ -274,5 +275,8 @@ def _is_down(pod: Manifest | None, answer: Answer | None, now: datetime) -> bool
         return True
     if answer and answer.error and answer.error.kind == "refused":
         return True
+    if is_ready(pod) or is_unready_for_others(pod):
+        return False
     changed = ready_changed(pod)
-    return not is_ready(pod) and (changed is None or now - changed >= SILENCE)
+    # A time to come is that of a node whose clock is ahead: it says nothing about how long.
+    return changed is None or not timedelta(0) <= now - changed < SILENCE

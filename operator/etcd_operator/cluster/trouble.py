@@ -51,6 +51,16 @@ def is_ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or [])
 
 
+def is_unready_for_others(pod: Manifest) -> bool:
+    """Whether a container of the user's keeps the pod from being ready, and etcd does not.
+
+    The container's own word alone would not do: on a node that went away it stays as it was, and only Ready changes.
+    """
+    conditions = pod.get("status", {}).get("conditions") or []
+    found = any(each["type"] == "ContainersReady" and each["status"] == "False" for each in conditions)
+    return found and bool(etcd_container(pod).get("ready"))
+
+
 def told_change(pod: Manifest) -> str:
     """When Kubernetes last changed its mind about whether the pod is ready, as it says it; empty where it does not."""
     conditions = pod.get("status", {}).get("conditions") or []
@@ -67,13 +77,14 @@ def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime)
     """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
     name = pod["metadata"]["name"]
     age = _age(pod, now)
-    if age > SCHEDULED_WITHIN and (trouble := _unschedulable(name, pod)):
+    if age > SCHEDULED_WITHIN and not has_place(pod) and (trouble := _unschedulable(name, pod)):
         return trouble
     for judgement in (_unusable_image, _uncreatable, _crashed):
         if trouble := judgement(name, pod):
             return trouble
     if not is_running(pod) and age > PATIENCE:
-        return _complained(name, complaints)
+        overcome = {"FailedScheduling"} if has_place(pod) else set[str]()
+        return _complained(name, tuple(each for each in complaints if each.reason not in overcome))
     return None
 
 
@@ -94,6 +105,11 @@ def refused_pods(complaints: tuple[Complaint, ...]) -> Trouble | None:
         if complaint.kind == "StatefulSet" and complaint.reason == "FailedCreate":
             return Trouble(reason="PodsRefused", message=f"StatefulSet {complaint.name}: {complaint.message}")
     return None
+
+
+def has_place(pod: Manifest) -> bool:
+    """Whether the scheduler has a node for it, but waits for the volume: what it said before still stands there."""
+    return bool(pod.get("status", {}).get("nominatedNodeName"))
 
 
 def _unschedulable(name: str, pod: Manifest) -> Trouble | None:
