@@ -207,6 +207,20 @@ def test_upgrades_one_right_after_the_other(
     assert etcd.read("kept") == "yes"
 
 
+def test_an_etcd_whose_snapshots_are_old_is_upgraded_as_well(etcd: Etcd, old_etcd_images: None) -> None:
+    """There 3.6 does not see that the version was lower before, and saves no snapshot of what 3.5 logged by itself."""
+    create(etcd, version="3.5.35", options={"snapshotCount": 10})
+    for number in range(15):
+        etcd.put(f"k{number}", "x")
+    before = identity(etcd)
+    etcd.apply(version="3.5.35")  # its members say in the log once more who they are
+    etcd.wait_settled()
+    upgrade(etcd, "3.6.16")
+    upgrade(etcd, "3.7.3", rounds=2)
+    assert identity(etcd) == before
+    assert etcd.read("kept") == "yes"
+
+
 def test_going_back_half_way_through_an_upgrade(etcd: Etcd, old_etcd_images: None) -> None:
     create(etcd, version="3.6.16")
     before = identity(etcd)

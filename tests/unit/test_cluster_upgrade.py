@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from etcd_operator.cluster.conditions import pending_changes
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.restart_rules import restart_under_way
-from etcd_operator.cluster.steps import Annotate, MoveLeader
+from etcd_operator.cluster.steps import AddMember, Annotate, Apply, MoveLeader
 from etcd_operator.resources import names as n
 from support.builders import edited, judged, observation, silent, with_answer, with_spec
 from support.plans import planned, the_step
-from unit.test_cluster_restart import restarted, settled
+from unit.test_cluster_restart import applied, restarted, settled
 
 TLS = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
 
@@ -70,7 +71,7 @@ def test_members_that_ran_3_5_restart_on_3_6_once_more_before_3_7() -> None:
     assert "0 of 3 done: on 3.6.16 once more, as 3.7.3 cannot read what 3.5.35 logged" in told
     seen = rolled(seen, "3.6.16", "3.6.0")
     assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.6.16", None)
-    assert "0 of 3 done: spec.version changed" in restart_under_way(judged(seen))
+    assert "0 of 3 done: spec.options.snapshotCount, spec.version changed" in restart_under_way(judged(seen))
     seen = rolled(seen, "3.7.3", "3.6.0")
     assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.7.3", None)
     assert planned(seen).rule == "at_rest"
@@ -83,7 +84,44 @@ def test_not_before_etcd_has_raised_its_versions(storage: str | None) -> None:
     assert status is not None
     late = replace(seen.answers["a-2"], status=replace(status, storage_version=storage))
     assert planned(seen).steps
-    assert not planned(with_answer(seen, "a-2", late)).steps
+    waiting = with_answer(seen, "a-2", late)
+    assert not planned(waiting).steps
+    told = "spec.version: the members restart for it once etcd has taken the storage of all of them to 3.6"
+    assert pending_changes(judged(waiting)) == (told,)
+
+
+def test_the_restart_on_3_6_saves_a_snapshot_as_nothing_else_is_sure_to() -> None:
+    seen = running(from_3_5(), "3.6.16", "3.6.0")
+    plan = judged(seen).blueprint
+    assert plan.revisions[plan.target_revision].options.snapshot_count == 1
+    seen = rolled(rolled(seen, "3.6.16", "3.6.0"), "3.7.3", "3.6.0")
+    assert judged(seen).blueprint.spec.options.snapshot_count == 10000
+
+
+def up_to_the_leader(seen: Observation, version: str, storage: str) -> Observation:
+    """The followers were restarted, and the lead was moved off a-0, which is next."""
+    for member in ("a-1", "a-2"):
+        seen = settled(another(seen, member))
+    step = the_step(seen)
+    assert isinstance(step, MoveLeader)
+    return running(seen, version, storage, leader=step.member)
+
+
+def adds(seen: Observation) -> bool:
+    return any(isinstance(step, AddMember) for step in planned(seen).steps)
+
+
+def test_nobody_joins_before_the_last_member_has_restarted() -> None:
+    seen = running(with_spec(observation(version="3.5.35", tls=TLS), version="3.6.16", members=5), "3.5.35", "3.5.0")
+    seen = up_to_the_leader(seen, "3.5.35", "3.5.0")
+    while isinstance(planned(seen).steps[0], Apply):  # a-0's file is moved; its pod still runs on the one before
+        seen = applied(seen)
+        assert not adds(seen)
+
+
+def test_nobody_joins_between_the_restart_on_3_6_and_that_for_3_7() -> None:
+    seen = up_to_the_leader(running(with_spec(from_3_5(), members=5), "3.6.16", "3.6.0"), "3.6.16", "3.6.0")
+    assert not adds(another(seen, "a-0"))
 
 
 def test_what_was_begun_goes_on_while_a_member_is_away() -> None:

@@ -25,6 +25,7 @@ from etcd_operator.cluster.rotation_rules import expiry, rotation_under_way
 from etcd_operator.cluster.steps import Plan
 from etcd_operator.cluster.trouble import Trouble, refused_pods
 from etcd_operator.cluster.unwell import replacement_due, whereabouts
+from etcd_operator.cluster.upgrade import unraised
 
 #: How long members may take to come up on kept volumes before a missing quorum is told as a lost one.
 START = timedelta(seconds=60)
@@ -234,7 +235,9 @@ def pending_changes(judged: Judged) -> tuple[str, ...]:
     if growth := growth_problem(judged) or growth_under_way(judged):
         told.append(f"spec.storage.size: {growth}")
     if restart:
-        reason = judged.refused or ("; ".join(judged.problems)) or "the members are restarted for it, one by one"
+        late = "" if restart_under_way(judged) else unraised(judged.seen, judged.blueprint, judged.seen.cluster.spec)
+        soon = "the members are restarted for it, one by one"
+        reason = judged.refused or "; ".join(judged.problems) or late or soon
         told.append(f"{', '.join(restart)}: {reason}")
     return tuple(told)
 

@@ -246,8 +246,14 @@ def restart_goes_first(judged: Judged) -> bool:
     """
     plan, members = judged.blueprint, judged.membership
     wanted = plan.target_revision or plan.revision
-    restarting = any(plan.revision_of(member) != wanted for member in plan.members)
+    restarting = any(plan.revision_of(m) != wanted or _is_to_restart(judged, m) for m in plan.members)
     return restarting and members.voter_count % 2 == 1 and not members.learners
+
+
+def _is_to_restart(judged: Judged, member: str) -> bool:
+    """Whether its file has changed, and the pod that read the one before is still there."""
+    pod = judged.seen.objects.pods.get(member)
+    return pod is not None and pod["metadata"]["uid"] == judged.blueprint.seat(member).outdated_pod
 
 
 def _is_joining(judged: Judged, member: SeenMember) -> bool:

@@ -25,7 +25,13 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.roster import recorded_recovery, seats
 from etcd_operator.cluster.trouble import is_ready
-from etcd_operator.cluster.upgrade import has_raised_versions, log_version_after, must_restart_first, upgrade_problem
+from etcd_operator.cluster.upgrade import (
+    has_raised_versions,
+    log_version_after,
+    must_restart_first,
+    upgrade_problem,
+    with_snapshots,
+)
 from etcd_operator.etcd.options import check_extra
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.names import MOST_MEMBERS, RESTART, REVISION, Manifest
@@ -142,9 +148,9 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
         begun = any(plan.revision_of(member) == target for member in plan.members)
         if not begun and not has_raised_versions(seen, plan):
             return plan
-        wanted, restart, log_version = plan.spec, plan.restart, ""
+        wanted, restart, log_version = with_snapshots(plan.spec), plan.restart, ""
     if all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members):
-        return replace(
+        done = replace(
             plan,
             spec=wanted,
             applied_spec=settled_json(wanted),
@@ -153,6 +159,8 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
             restart=restart,
             log_version=log_version,
         )
+        # Straight on to 3.7: nothing else, such as another member, comes between the two restarts.
+        return _on_the_way(seen, done) if plan.log_version and not log_version else done
     plan = replace(plan, revisions={**plan.revisions, target: wanted}, target_revision=target)
     return _joining_as_wanted(seen, plan) if plan.in_memory else plan
 

@@ -14,9 +14,10 @@ from etcd_operator.resources.blueprint import Blueprint
 LEAST = {(3, 5): ("3.5.32", "3.5.35"), (3, 6): ("3.6.11", "3.6.16")}
 
 #: The first minor version that panics on requests of the v2 store in its log (MustUnmarshalMessage in Apply,
-#: server/etcdserver/apply/apply.go in 3.7; seen), and the last that wrote such ones, to publish a member. What is older
-#: than the last snapshot on disk is not replayed, and 3.6 takes one when it starts and finds that the cluster version
-#: was lower before (ClusterVersionSet, server/etcdserver/apply/apply.go in 3.6): a restart on 3.6 is all it takes.
+#: server/etcdserver/apply/apply.go in 3.7; seen), and the last that wrote such, at each start, to publish a member.
+#: What is older than the last snapshot on disk is not replayed, so it takes a restart on 3.6 that saves snapshots. By
+#: itself 3.6 saves one only where it replays that the cluster version was lower before (ClusterVersionSet, the same
+#: file in 3.6), which is gone from the log once there was a snapshot since the founding (seen: then 3.7 died).
 LOG_UNREADABLE, LOG_WRITER = (3, 7), (3, 5)
 
 
@@ -29,6 +30,19 @@ def log_version_after(plan: Blueprint, after: str) -> str:
 def must_restart_first(plan: Blueprint, wanted: EtcdClusterSpec) -> bool:
     """Whether all members have to restart on the version that they run before the wanted one can read their logs."""
     return bool(plan.log_version) and minor_number(wanted.version) == LOG_UNREADABLE
+
+
+def with_snapshots(spec: EtcdClusterSpec) -> EtcdClusterSpec:
+    """The spec with which a member takes a snapshot of what it replayed as soon as it runs; see `LOG_UNREADABLE`."""
+    return spec.model_copy(update={"options": spec.options.model_copy(update={"snapshot_count": 1})})
+
+
+def unraised(seen: Observation, plan: Blueprint, wanted: EtcdClusterSpec) -> str:
+    """Why the members do not restart for 3.7 yet, where they wait for etcd itself; empty where they do not."""
+    if not must_restart_first(plan, wanted) or has_raised_versions(seen, plan):
+        return ""
+    major, minor = minor_number(plan.spec.version)
+    return f"the members restart for it once etcd has taken the storage of all of them to {major}.{minor}"
 
 
 def has_raised_versions(seen: Observation, plan: Blueprint) -> bool:
