@@ -261,6 +261,15 @@ def test_a_member_whose_volume_is_full_goes_first() -> None:
     assert step.member == "a-2"
 
 
+def test_a_member_that_cannot_run_for_another_reason_keeps_its_volume() -> None:
+    """A new volume would cure nothing, and cost the data that it has."""
+    refused = terminated('{"level":"fatal","msg":"failed to verify flags","error":"unknown"}')
+    seen = with_answer(with_pod(unexpandable(), "a-2", state=refused, ready=False), "a-2", silent("refused"))
+    made = planned(seen)
+    assert not made.steps
+    assert "a-1 waits: a-2: etcd refuses its configuration" in made.waiting
+
+
 @pytest.mark.parametrize(
     "ill",
     [

@@ -120,6 +120,16 @@ def test_a_named_loss_keeps_its_name_until_a_quorum_answers() -> None:
     assert told(with_status(observation(), quorum_lost={"since": SINCE})).quorum_lost is None
 
 
+def test_a_wish_that_does_nothing_is_told_while_there_is_a_quorum() -> None:
+    reason, message = condition(observation(recovery={"forceFrom": "a-2"}), "Progressing")
+    assert reason == "AsSpecified"
+    assert "spec.recovery.forceFrom: a-2 does nothing while there is a quorum" in message
+    lost_again = with_status(
+        observation(recovery={"forceFrom": "a-2"}), quorum_lost={"since": SINCE, "ignoredForceFrom": "a-2"}
+    )
+    assert condition(lost_again, "Progressing")[0] == "AsSpecified"
+
+
 def test_nothing_is_done_about_a_lost_quorum_that_nobody_asks_for() -> None:
     made = planned(lost("a-0", "a-1"))
     assert made.rule != "recover"

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from etcd_operator.cluster.conditions import Outcome, progressing
+from etcd_operator.cluster.conditions import Outcome, Told, degraded, progressing
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.restart_rules import members_to_restart
+from etcd_operator.cluster.restart_rules import RESTARTING, members_to_restart
 from etcd_operator.cluster.steps import Apply, Delete, MoveLeader
 from etcd_operator.resources import names as n
 from support.builders import (
     NAMES,
     answer,
     blueprint,
+    etcd_cluster,
     judged,
     live,
     observation,
@@ -154,6 +155,28 @@ def test_a_restart_that_fails_stops_and_says_why_and_goes_on_when_corrected() ->
         value = spec["options"].get("snapshotCount")
         assert ("snapshot-count: 5000" in step.manifest["data"]["a-1.yaml"]) is False
         assert value is None or f"snapshot-count: {value}" in step.manifest["data"]["a-1.yaml"]
+
+
+def test_the_restarts_for_a_change_that_is_taken_back_are_planned_as_any() -> None:
+    seen = with_spec(settled(restarted(changed(), "a-1")), options={})
+    assert the_step(seen).reason == "a-1 is next: a change was taken back"
+    told = progressing(judged(seen), Outcome(plan=planned(seen)))
+    assert told.reason == RESTARTING
+    standing = {"type": "Progressing", "status": "True", "reason": RESTARTING, "message": told.message}
+    moment = "2026-11-21T11:59:59Z"
+    conditions = etcd_cluster(status={"conditions": [{**standing, "lastTransitionTime": moment}]}).status.conditions
+    status = seen.cluster.status.model_copy(update={"conditions": conditions})
+    back = restarted(seen, "a-1")
+    annotations = back.objects.pods["a-1"]["metadata"]["annotations"]
+    starting = pod("a-1", ready=False, uid="new", created=moment, annotations=annotations)
+    back = with_answer(with_object(back, "pods", starting), "a-1", silent("refused"))
+    assert condition_of(back).reason == "MembersUnhealthy", "nothing says that it was restarted for this"
+    back = replace(back, cluster=back.cluster.model_copy(update={"status": status}))
+    assert condition_of(back).reason == "Restarting"
+
+
+def condition_of(seen: Observation) -> Told:
+    return degraded(judged(seen), Outcome(plan=planned(seen)))
 
 
 def test_what_needs_no_restart_causes_none() -> None:

@@ -19,7 +19,7 @@ from etcd_operator.cluster.memory import data_lost, members_without_data, memory
 from etcd_operator.cluster.provided import provided_problems
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.recovery import is_rebuilding, loses, way_out
-from etcd_operator.cluster.recovery_rules import refusal
+from etcd_operator.cluster.recovery_rules import idle_wish, refusal
 from etcd_operator.cluster.restart_rules import RESTARTING, is_restarting, restart_under_way, why
 from etcd_operator.cluster.rotation_rules import expiry, rotation_under_way
 from etcd_operator.cluster.steps import Plan
@@ -136,7 +136,7 @@ def progressing(judged: Judged, outcome: Outcome) -> Told:
     for judge in (_paused, _disputed, _invalid, _refused, _failed, _recovering, _blocked, _ungrown, _working, _pending):
         if told := judge(judged, outcome):
             return told
-    return _told("Progressing", "False", "AsSpecified", "the cluster is as its spec asks")
+    return _told("Progressing", "False", "AsSpecified", f"the cluster is as its spec asks{idle_wish(judged)}")
 
 
 def _paused(judged: Judged, outcome: Outcome) -> Told | None:
@@ -159,7 +159,9 @@ def _invalid(judged: Judged, outcome: Outcome) -> Told | None:
         if outcome.plan.rule == "refuse_to_found_on_bad_input"
         else "; the members keep their settings until that is corrected"
     )
-    return _told("Progressing", "False", "InvalidSpec", "; ".join(judged.problems) + goes_on)
+    change = change_of_membership(judged) if judged.blueprint.bootstrapped else ""
+    meanwhile = f"; meanwhile: {in_lower(change)}" if change else ""
+    return _told("Progressing", "False", "InvalidSpec", "; ".join(judged.problems) + goes_on + meanwhile)
 
 
 def _refused(judged: Judged, outcome: Outcome) -> Told | None:

@@ -24,6 +24,7 @@ from etcd_operator.cluster.records import is_terminating, volume_records
 from etcd_operator.cluster.restart_rules import blocked_by, restart_under_way
 from etcd_operator.cluster.settled import granted, is_small, requested, size_of_new_volumes
 from etcd_operator.cluster.steps import Delete, GrowVolume, Plan, Step
+from etcd_operator.cluster.trouble import DISK_FULL
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import Manifest
 
@@ -246,18 +247,21 @@ def _waits_for_spec(judged: Judged) -> bool:
 
 def _waits_for_others(judged: Judged) -> bool:
     """Whether members change or restart already; one that cannot run on its small volume may be what that waits for."""
-    if any(member.cannot_run and member.name in _small_claims(judged) for member in judged.membership.members):
+    if any(_is_full(member) and member.name in _small_claims(judged) for member in judged.membership.members):
         return bool(missing_members(judged) or judged.membership.learners)
     return bool(change_of_membership(judged) or restart_under_way(judged))
 
 
 def _next_to_replace(judged: Judged) -> SeenMember | None:
-    """Who goes next: a member that cannot run, as its volume may be full, then followers, the leader last."""
+    """Who goes next: a member that cannot run as its volume is full, then followers, the leader last.
+
+    One that cannot run for another reason keeps its volume, as that would cost its data and cure nothing.
+    """
     refused = {member for member, refusal in _refusals(judged).items() if refusal and _is_final(refusal)}
     waiting = [
         member
         for member in judged.membership.members
-        if member.name in refused and member.listed and (member.healthy or member.cannot_run)
+        if member.name in refused and member.listed and (member.healthy or _is_full(member))
         if not keeps_old_data(judged, member.name)
     ]
     leader = judged.membership.leader
@@ -266,6 +270,11 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
         key=lambda each: (each.healthy, each is leader, judged.blueprint.names.ordinal(each.name) or 0),
         default=None,
     )
+
+
+def _is_full(member: SeenMember) -> bool:
+    """Whether etcd ended as its volume has no room."""
+    return member.cannot_run and member.trouble is not None and member.trouble.reason == DISK_FULL
 
 
 def _resize_failure(claim: Manifest) -> str:

@@ -53,16 +53,24 @@ def refusal(judged: Judged) -> str:
         return ""
     if recovery is not None and recovery.active:
         return "" if asked == recovery.member else _no_other(judged, recovery, asked)
+    if judged.membership.quorum is Quorum.HEALTHY:
+        return ""
     if asked == loss.ignored_force_from:
         return (
             f"{FIELD} was {asked} before this loss was named, and does not count for it: take it out and set it again "
             "if this loss is for good as well"
         )
-    if judged.membership.quorum is Quorum.HEALTHY:
-        return ""
     if judged.membership.quorum is Quorum.UNKNOWN:
         return "it is not known whether the quorum is lost: some members are silent and may serve clients"
     return objection(judged, asked)
+
+
+def idle_wish(judged: Judged) -> str:
+    """That a wish for a rebuild stands in the spec and does nothing, to end a sentence; empty where none does."""
+    asked, recovery = judged.seen.cluster.spec.recovery.force_from, judged.blueprint.recovery
+    if not asked or judged.membership.quorum is not Quorum.HEALTHY or (recovery is not None and recovery.active):
+        return ""
+    return f"; {FIELD}: {asked} does nothing while there is a quorum, and will not count for a later loss: take it out"
 
 
 def _begin(judged: Judged) -> Plan | None:

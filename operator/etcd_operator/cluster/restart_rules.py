@@ -148,10 +148,38 @@ def why(judged: Judged) -> str:
         return f"on {running} once more, as {judged.seen.cluster.spec.version} cannot read what {older} logged"
     if judged.pending:
         return f"{', '.join(judged.pending)} changed"
-    asked = judged.blueprint.target_revision not in ("", judged.blueprint.revision)
-    if not asked and judged.rotating is not None:
+    if judged.blueprint.target_revision not in ("", judged.blueprint.revision):
+        return "a restart was asked for"
+    if any(_is_taken_back(judged, member) for member in judged.membership.members):
+        return "a change was taken back"
+    if judged.rotating is not None:
         return f"the {judged.rotating.side} authority is rotated"
-    return "a restart was asked for" if asked else "a pod was made from another spec than its member's file"
+    return "a pod was made from another spec than its member's file"
+
+
+def _is_taken_back(judged: Judged, member: SeenMember) -> bool:
+    """Whether the member ran, or was to run, what the user wanted for a while, and restarts for what was there before.
+
+    That it has been restarted already shows in the status that stands alone: then its file is the right one again.
+    """
+    plan, seat = judged.blueprint, judged.blueprint.seat(member.name)
+    if plan.target_revision != plan.revision:
+        return False
+    if plan.revision_of(member.name) != plan.revision:
+        return True
+    if member.pod is not None and member.pod["metadata"]["uid"] == seat.outdated_pod:
+        return True
+    return bool(seat.outdated_pod) and not _is_back(member) and _was_told(judged)
+
+
+def _is_back(member: SeenMember) -> bool:
+    return member.healthy and member.pod is not None and is_ready(member.pod)
+
+
+def _was_told(judged: Judged) -> bool:
+    """Whether the status that stands says that members restart in order."""
+    standing = judged.seen.cluster.status.conditions if judged.seen.cluster.status else ()
+    return any(each.type == "Progressing" and each.reason == RESTARTING for each in standing)
 
 
 def restart_under_way(judged: Judged) -> str:
@@ -183,17 +211,15 @@ def is_restarting(judged: Judged, member: SeenMember) -> bool:
     """Whether the member was restarted for a change that is under way, and is not back yet."""
     plan = judged.blueprint
     under_way = plan.target_revision not in ("", plan.revision)
-    back = member.healthy and member.pod is not None and is_ready(member.pod)
-    moved = under_way and plan.revision_of(member.name) == plan.target_revision
-    return not back and (moved or _restarts_for_trust(judged, member))
+    moved = plan.revision_of(member.name) == plan.target_revision and (under_way or _is_taken_back(judged, member))
+    return not _is_back(member) and (moved or _restarts_for_trust(judged, member))
 
 
 def _restarts_for_trust(judged: Judged, member: SeenMember) -> bool:
     """Whether a rotation restarts members just now, by the status that stands, and this one has been."""
     if judged.rotating is None or judged.rotating.phase is Phase.REISSUE:
         return False
-    standing = judged.seen.cluster.status.conditions if judged.seen.cluster.status else ()
-    if not any(each.type == "Progressing" and each.reason == RESTARTING for each in standing):
+    if not _was_told(judged):
         return False
     going = member.pod is None or is_terminating(member.pod)
     return going or not sides_to_restart_for(judged.blueprint, member.pod or {})

@@ -23,6 +23,8 @@ PATIENCE = timedelta(seconds=8)
 #: How long the scheduler may say that it finds no place before it is believed: it may have heard of the pod before it
 #: heard of the pod's claim (seen: a member that was taken for one that cannot start).
 SCHEDULED_WITHIN = timedelta(seconds=3)
+#: The reason where etcd ended as its volume has no room.
+DISK_FULL = "DiskFull"
 #: The reason where etcd was started before its file was written.
 NO_FILE = "FileMissing"
 
@@ -165,7 +167,7 @@ _CRASH_REASONS = {
     "foreign": "ForeignData",
     "already_bootstrapped": "DataMissing",
     "lost_entries": "DataCorrupt",
-    "no_space": "DiskFull",
+    "no_space": DISK_FULL,
     "storage": "VolumeFailed",
     "tls": "CertificateRefused",
     "address_in_use": "AddressInUse",

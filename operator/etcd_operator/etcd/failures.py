@@ -64,7 +64,7 @@ SIGNS: tuple[_Sign, ...] = (
     _Sign(
         "cannot fetch cluster info from peer urls",
         "fuse",
-        "the data directory is empty, and no other member could be asked about the cluster",
+        "the data directory is empty, and etcd refuses to begin anew in it",
     ),
     _Sign(
         "has already been bootstrapped",
