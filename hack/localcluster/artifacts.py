@@ -22,6 +22,7 @@ __all__ = [
     "ensure_api_server_programs",
     "ensure_etcd_image",
     "ensure_etcd_programs",
+    "ensure_haproxy_image",
     "ensure_kubectl",
     "ensure_node_images",
     "ensure_node_programs",
@@ -46,6 +47,11 @@ def ensure_node_images(progress: Progress) -> list[Path]:
 def ensure_etcd_image(version: str, progress: Progress) -> Path:
     """A docker-archive of gcr.io/etcd-development/etcd:v`version`: distroless, programs in /usr/local/bin."""
     return images.etcd_image(version, ensure_etcd_programs(version, progress), progress)
+
+
+def ensure_haproxy_image(progress: Progress) -> Path:
+    """A docker-archive of `versions.HAPROXY_IMAGE`: Debian's HAProxy, laid out as in the official image."""
+    return images.haproxy_image(progress)
 
 
 def ensure_etcd_programs(version: str, progress: Progress) -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from localcluster import artifacts, cluster, diagnose, network, shell, state
+from localcluster import artifacts, cluster, diagnose, network, shell, state, versions
 from localcluster import node as machines
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
@@ -82,7 +82,9 @@ def kubeconfig(
 
 @app.command()
 def load(
-    image: Annotated[str, typer.Argument(help="A docker-archive, or `operator`, or `etcd:VERSION` to be built.")],
+    image: Annotated[
+        str, typer.Argument(help="A docker-archive; or `operator`, `haproxy` or `etcd:VERSION`, which are built.")
+    ],
     name: Name = "dev",
 ) -> None:
     """Put an image on all nodes of a cluster."""
@@ -92,10 +94,12 @@ def load(
     elif image.startswith("etcd:"):
         archive = artifacts.ensure_etcd_image(image.removeprefix("etcd:").removeprefix("v"), progress)
         called = image
+    elif image == "haproxy":
+        called, archive = versions.HAPROXY_IMAGE, artifacts.ensure_haproxy_image(progress)
     else:
         called, archive = image, Path(image)
         if not archive.is_file():
-            raise ClusterError(f"{image} is neither a docker-archive, nor `operator`, nor `etcd:VERSION`")
+            raise ClusterError(f"{image} is neither a docker-archive, nor `operator`, `haproxy` or `etcd:VERSION`")
     found = Cluster.find(name)
     with progress.step(f"Loading {called} into cluster {name}", estimate=4):
         found.load(archive)

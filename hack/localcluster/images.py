@@ -33,6 +33,8 @@ DISTROLESS: Layer = {
 
 #: Left out of the layer that gives kube-proxy its nft: most of the C library's weight is character sets.
 NOT_FOR_NFT = ("/usr/lib/*/gconv/*", "/usr/share/zoneinfo/*", "/usr/share/perl*", "/var/cache/*")
+#: Left out of HAProxy's image: what a proxy without a shell never opens.
+NOT_FOR_HAPROXY = (*NOT_FOR_NFT, "/usr/bin/dpkg*", "/usr/bin/perl*", "/var/lib/dpkg/info/*", "/bin/tar")
 
 
 def node_images(programs: Path, progress: Progress) -> list[Path]:
@@ -57,6 +59,35 @@ def etcd_image(version: str, programs: Path, progress: Progress) -> Path:
         lambda folder: _write_etcd(folder, version, programs, progress, names),
     )
     return folder / "images.tar"
+
+
+def haproxy_image(progress: Progress) -> Path:
+    """A docker-archive of Debian's HAProxy, with program, user and stop signal as in the official image."""
+    key = digest(LAYOUT, versions.HAPROXY_IMAGE, Path(__file__), Path(__file__).with_name("pack.py"))
+    return entry("images", f"haproxy-{key}", lambda folder: _write_haproxy(folder, progress)) / "images.tar"
+
+
+def _write_haproxy(folder: Path, progress: Progress) -> None:
+    debian.ensure_packages(debian.IMAGE_PACKAGES, progress)
+    with progress.step("Making the image of HAProxy from Debian's package", estimate=10):
+        root = folder / "root.tar"
+        debian.root_file_system(root, ["haproxy"], variant="extract", drop=NOT_FOR_HAPROXY)
+        accounts: Layer = {
+            "/etc/passwd": b"root:x:0:0:root:/root:/sbin/nologin\nhaproxy:x:99:99::/var/lib/haproxy:/sbin/nologin\n",
+            "/etc/group": b"root:x:0:\nhaproxy:x:99:\n",
+            "/usr/local/sbin/haproxy": Link("/usr/sbin/haproxy"),
+            "/usr/local/etc/haproxy": Folder(),
+        }
+        image = Image(
+            names=(versions.HAPROXY_IMAGE,),
+            layers=(root, DISTROLESS, accounts),
+            command=("haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"),
+            workdir="/var/lib/haproxy",
+            user="haproxy",
+            stop_signal="SIGUSR1",
+        )
+        write_archive(folder / "images.tar", [image])
+        root.unlink()
 
 
 def _key(programs: Path) -> str:

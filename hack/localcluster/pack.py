@@ -55,6 +55,8 @@ class Image:
     workdir: str = ""
     env: tuple[str, ...] = ()
     ports: tuple[int, ...] = field(default=())
+    #: What asks the program to end, such as "SIGUSR1"; SIGTERM where empty.
+    stop_signal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ def _config(image: Image, layers: Sequence[_Blob]) -> dict[str, object]:
         config["WorkingDir"] = image.workdir
     if image.ports:
         config["ExposedPorts"] = {f"{port}/tcp": {} for port in image.ports}
+    if image.stop_signal:
+        config["StopSignal"] = image.stop_signal
     return {
         "architecture": architecture(),
         "created": CREATED,

@@ -52,6 +52,9 @@ LOCAL_PATH_IMAGE: Final = f"docker.io/rancher/local-path-provisioner:v{LOCAL_PAT
 #: A few megabytes with `sh` and busybox's programs: what local-path-provisioner's helper pods run.
 BUSYBOX_IMAGE: Final = "docker.io/library/busybox:stable"
 
+#: HAProxy as the official image lays it out, here of Debian's package.
+HAPROXY_IMAGE: Final = "docker.io/library/haproxy:2.6"
+
 
 def kubernetes_image(program: str) -> str:
     """The image that kubeadm runs `program` (kube-apiserver, kube-proxy, ...) from."""

@@ -44,6 +44,7 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 #: When everything was made, and when its bootstrap was recorded.
 EARLIER, RECORDED = "2026-11-21T09:00:00Z", "2026-11-21T10:00:00Z"
 UID, INCARNATION, FRESH = "uid-a", "first", "fresh"
+PASSWORD = "nobody-knows"
 NAMES = Names(name="a", namespace="ns", domain="cluster.local")
 TLS_OFF = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
 
@@ -96,13 +97,16 @@ def observation(
         objects=_objects(plan),
         answers={member: answer(plan, member) for member in plan.members},
         fresh_incarnation=FRESH,
+        fresh_password=PASSWORD,
     )
 
 
 def unfounded(*, members: int = 3, **spec: Any) -> Observation:
     """An EtcdCluster right after it was applied."""
     cluster = etcd_cluster(members=members, **spec)
-    return Observation(at=NOW, cluster=cluster, names=NAMES, objects=Objects(), fresh_incarnation=FRESH)
+    return Observation(
+        at=NOW, cluster=cluster, names=NAMES, objects=Objects(), fresh_incarnation=FRESH, fresh_password=PASSWORD
+    )
 
 
 def judged(seen: Observation) -> Judged:

@@ -13,12 +13,13 @@ from etcd_operator.api.etcdcluster import (
     ImageSpec,
     PodTemplate,
     PodTemplateMetadata,
-    ResourceRequirements,
     StorageSpec,
 )
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
+from etcd_operator.api.etcdcluster_proxy import ProxyService, ProxySpec, ProxyTimeouts
 from etcd_operator.api.etcdcluster_recovery import QuorumLost, RecoverySpec, RecoveryStatus
+from etcd_operator.api.etcdcluster_resources import ResourceRequirements
 from etcd_operator.api.etcdcluster_status import Bootstrap, Endpoints, EtcdClusterStatus, MemberStatus
 from etcd_operator.api.etcdcluster_tls import ClientTLS, PeerTLS, TLSSpec
 from etcd_operator.api.owned_options import OWNED_OPTIONS
@@ -50,6 +51,9 @@ __all__ = [
     "PeerTLS",
     "PodTemplate",
     "PodTemplateMetadata",
+    "ProxyService",
+    "ProxySpec",
+    "ProxyTimeouts",
     "Quantity",
     "QuorumLost",
     "RecoverySpec",

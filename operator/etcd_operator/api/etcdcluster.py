@@ -21,11 +21,13 @@ from etcd_operator.api.base import (
 )
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import EtcdOptions
+from etcd_operator.api.etcdcluster_proxy import ProxySpec
 from etcd_operator.api.etcdcluster_recovery import RecoverySpec
+from etcd_operator.api.etcdcluster_resources import ResourceRequirements
 from etcd_operator.api.etcdcluster_status import EtcdClusterStatus
 from etcd_operator.api.etcdcluster_tls import TLSSpec
-from etcd_operator.api.rules import at_least, immutable, is_quantity, when_quantities
-from etcd_operator.api.units import QUANTITY_SCHEMA, Quantity
+from etcd_operator.api.rules import at_least, immutable, when_quantities
+from etcd_operator.api.units import Quantity
 
 #: The newest etcd that this release was tested with.
 DEFAULT_VERSION = "3.7.3"
@@ -98,33 +100,6 @@ class StorageSpec(ApiModel):
     """What happens to the volumes when the EtcdCluster is deleted and to those of members that are scaled away.
 
     With Retain they stay, and an EtcdCluster of the same name adopts them with their data. With Delete they go.
-    """
-
-
-_QUANTITIES = {
-    "type": "object",
-    "maxProperties": 8,
-    "additionalProperties": {
-        **QUANTITY_SCHEMA,
-        "x-kubernetes-validations": [
-            {"rule": is_quantity("self"), "message": "must be a quantity such as 500m or 256Mi"},
-        ],
-    },
-}
-
-
-@with_config(use_attribute_docstrings=True)
-class ResourceRequirements(TypedDict, total=False):
-    """What the etcd container asks for and may use at most, as in any pod.
-
-    Both are plain dictionaries, so that they go into a container unchanged.
-    """
-
-    requests: Annotated[dict[str, int | str], WithJsonSchema(_QUANTITIES)]
-    """What the scheduler sets aside. Where only limits are given, Kubernetes takes those."""
-    limits: Annotated[dict[str, int | str], WithJsonSchema(_QUANTITIES)]
-    """What the container may use at most. A CPU limit throttles etcd and can cost it the leadership: better none.
-    Memory: at least three times the size of the database.
     """
 
 
@@ -210,6 +185,8 @@ class EtcdClusterSpec(ApiModel):
     """etcd's own settings."""
     tls: TLSSpec = Field(default_factory=TLSSpec)
     """Encryption and authentication, on unless switched off."""
+    proxy: ProxySpec = Field(default_factory=ProxySpec)
+    """HAProxy in front of the members."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """What the members' pods should have beyond what the operator gives them: labels, a node selector,
     tolerations, more containers.

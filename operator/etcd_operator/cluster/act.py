@@ -39,7 +39,19 @@ from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
 from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
-from etcd_operator.kube.resources import PODS, PVCS, PVS, STATEFULSETS, Resource, resource_of
+from etcd_operator.kube.resources import (
+    CONFIGMAPS,
+    DEPLOYMENTS,
+    PDBS,
+    PODS,
+    PVCS,
+    PVS,
+    SECRETS,
+    SERVICES,
+    STATEFULSETS,
+    Resource,
+    resource_of,
+)
 from etcd_operator.pki import issue, new_authority
 from etcd_operator.resources.compare import is_satisfied
 from etcd_operator.resources.names import CLUSTER_LABEL, DIGEST, GROUP, Manifest
@@ -47,7 +59,10 @@ from etcd_operator.resources.secrets import authority_name, rotate_annotation, s
 
 log = structlog.get_logger(__name__)
 
-RESOURCES: dict[str, Resource] = {resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS)}
+#: What steps delete and annotate, by kind.
+RESOURCES: dict[str, Resource] = {
+    resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS, DEPLOYMENTS, PDBS, CONFIGMAPS, SECRETS, SERVICES)
+}
 
 
 class NameTakenError(Exception):

@@ -17,6 +17,7 @@ from etcd_operator.cluster.members import Membership, Quorum, SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership, wanted_members
 from etcd_operator.cluster.memory import data_lost, members_without_data, memory_limit_problem
 from etcd_operator.cluster.provided import provided_problems
+from etcd_operator.cluster.proxies import proxy_problem
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.recovery import is_rebuilding, loses, way_out
 from etcd_operator.cluster.recovery_rules import idle_wish, refusal
@@ -278,6 +279,8 @@ def degraded(judged: Judged, outcome: Outcome) -> Told:
         return _told("Degraded", "True", "MembersIncomplete", message)
     if restarting := [member.name for member in judged.membership.ailing]:
         return _told("Degraded", "False", "Restarting", f"{', '.join(restarting)} restarts as planned")
+    if problem := proxy_problem(judged):
+        return _told("Degraded", "True", "ProxiesUnhealthy", problem)
     if memory := memory_limit_problem(judged):
         return _told("Degraded", "False", "MemoryLimit", memory)
     if shared := _shared_nodes(judged):

@@ -14,6 +14,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
 from etcd_operator.cluster.old_data_rules import put_aside
+from etcd_operator.cluster.proxies import leads_to_proxy
 from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
 from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
@@ -65,7 +66,7 @@ def lay_foundation(judged: Judged) -> Plan | None:
     """Write down what is founded before anything else is made, so that every later round means the same incarnation."""
     if judged.founded:
         return None
-    steps = _applies(judged, judged.seen.objects.config_maps, [config_map(judged.blueprint)])
+    steps = applies(judged, judged.seen.objects.config_maps, [config_map(judged.blueprint)])
     return Plan(steps=tuple(steps)) if steps else None
 
 
@@ -78,20 +79,21 @@ def keep_objects_right(judged: Judged) -> Plan | None:
     """Apply every object that is missing or differs; the StatefulSet after all that its pods mount."""
     seen, plan = judged.seen, judged.blueprint
     mounted: list[Step] = [
-        *_applies(judged, seen.objects.config_maps, [config_map(plan)]),
-        *_applies(judged, seen.objects.services, [peer_service(plan)]),
+        *applies(judged, seen.objects.config_maps, [config_map(plan)]),
+        *applies(judged, seen.objects.services, [peer_service(plan)]),
         *secret_steps(seen, plan),
     ]
     if mounted:
         return Plan(steps=tuple(mounted))
     steps = (
-        *_applies(judged, seen.objects.stateful_sets, [stateful_set(plan)]),
-        *_applies(judged, seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
+        *applies(judged, seen.objects.stateful_sets, [stateful_set(plan)]),
+        *applies(judged, seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
     )
     return Plan(steps=steps) if steps else None
 
 
-def _applies(judged: Judged, live: Named, wanted: Iterable[n.Manifest | None]) -> list[Step]:
+def applies(judged: Judged, live: Named, wanted: Iterable[n.Manifest | None]) -> list[Step]:
+    """The steps that make or correct those of the objects that are wanted and are not as they should be."""
     steps: list[Step] = []
     for manifest in wanted:
         if manifest is None:
@@ -235,7 +237,8 @@ def publish_access(judged: Judged) -> Plan | None:
     recorded = any(record.cluster_id == plan.cluster_id for record in volume_records(seen).values())
     if not plan.bootstrapped or not (recorded or plan.in_memory):
         return None
-    steps = (*_applies(judged, seen.objects.services, [client_service(plan)]), *access_due(seen, plan))
+    service = client_service(plan, through_proxy=leads_to_proxy(judged))
+    steps = (*applies(judged, seen.objects.services, [service]), *access_due(seen, plan))
     return Plan(steps=steps) if steps else None
 
 

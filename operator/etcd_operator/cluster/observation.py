@@ -26,6 +26,7 @@ class Objects:
     services: Named = field(default_factory=dict)
     secrets: Named = field(default_factory=dict)
     disruption_budgets: Named = field(default_factory=dict)
+    deployments: Named = field(default_factory=dict)
     pods: Named = field(default_factory=dict)
     #: Pods with the cluster's label that are no members': that of a recovery, and what an older StatefulSet left.
     other_pods: Named = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Objects:
             self.services,
             self.secrets,
             self.disruption_budgets,
+            self.deployments,
             self.pods,
             self.other_pods,
             self.claims,
@@ -118,6 +120,8 @@ class Observation:
     agent_image: str = ""
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.
     fresh_incarnation: str
+    #: A password that nobody knows yet, should one be needed; drawn outside as well.
+    fresh_password: str = field(repr=False)
 
     def is_accepted(self, desired: Manifest, live: Manifest | None) -> bool:
         """Whether `live` is still just what came of applying `desired`, which somebody in the API server rewrites."""

@@ -6,6 +6,7 @@ through the pods' addresses, so that no name service stands between a member and
 
 import asyncio
 import re
+import secrets
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from etcd_operator.etcd.probe import ask, compare
 from etcd_operator.kube import Kube, Resource
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
+    DEPLOYMENTS,
     ETCDCLUSTERS,
     EVENTS,
     PDBS,
@@ -162,18 +164,20 @@ class Observer:
             resizes=dict(resizes or {}),
             agent_image=await self._images.name() if _has_old_data(picture.objects) else "",
             fresh_incarnation=uuid.uuid4().hex[:10],
+            fresh_password=secrets.token_urlsafe(18),
         )
 
     async def _objects(self, namespace: str, name: str) -> Objects:
-        kinds = (STATEFULSETS, CONFIGMAPS, SERVICES, SECRETS, PDBS, PODS, PVCS)
+        kinds = (STATEFULSETS, CONFIGMAPS, SERVICES, SECRETS, PDBS, DEPLOYMENTS, PODS, PVCS)
         lists = await asyncio.gather(*(self._labelled(kind, namespace, name) for kind in kinds))
-        stateful_sets, config_maps, services, secrets, budgets, pods, claims = lists
+        stateful_sets, config_maps, services, found, budgets, deployments, pods, claims = lists
         return Objects(
             stateful_sets=stateful_sets,
             config_maps=config_maps,
             services=services,
-            secrets=secrets,
+            secrets=found,
             disruption_budgets=budgets,
+            deployments=deployments,
             pods=pods,
             claims=claims,
         )
@@ -223,7 +227,8 @@ class Observer:
         """Kubernetes' own Warning events about what does not come up; asked only when something does not."""
         stateful_set = objects.stateful_sets.get(name)
         wanted = [stateful_set] if stateful_set and _lacks_pods(stateful_set, objects.pods) else []
-        wanted += [pod for pod in (*objects.pods.values(), *objects.other_pods.values()) if not is_running(pod)]
+        wanted += [pod for pod in objects.pods.values() if not is_running(pod)]
+        wanted += [pod for pod in objects.other_pods.values() if pod.get("status", {}).get("phase") != "Running"]
         wanted += [claim for claim in objects.claims.values() if claim.get("status", {}).get("phase") == "Pending"]
         # What was said before the last pod was made is overcome: one could be made since.
         made = max((pod["metadata"]["creationTimestamp"] for pod in objects.pods.values()), default="")

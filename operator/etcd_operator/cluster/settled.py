@@ -328,7 +328,7 @@ def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: b
         made = size_of_new_volumes(seen.objects.stateful_sets.get(seen.names.stateful_set))
         storage = storage.model_copy(update={"size": made or wanted.storage.size})
     members = wanted.members if founded else running.members
-    return running.model_copy(update={"tls": tls, "storage": storage, "members": members})
+    return running.model_copy(update={"tls": tls, "storage": storage, "members": members, "proxy": wanted.proxy})
 
 
 def size_of_new_volumes(stateful_set: Manifest | None) -> Quantity | None:

@@ -39,8 +39,13 @@ class Trouble:
 
 def etcd_container(pod: Manifest) -> dict[str, Any]:
     """The status of the pod's etcd container; empty before the kubelet has reported any."""
+    return container_of(pod, "etcd")
+
+
+def container_of(pod: Manifest, name: str) -> dict[str, Any]:
+    """The status of one of the pod's containers; empty before the kubelet has reported any."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
-        if status["name"] == "etcd":
+        if status["name"] == name:
             return dict(status)
     return {}
 
@@ -78,13 +83,12 @@ def ready_changed(pod: Manifest) -> datetime | None:
 def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """The first reason in the order in which a pod comes up; `None` while it runs or simply starts."""
     name = pod["metadata"]["name"]
-    age = _age(pod, now)
-    if age > SCHEDULED_WITHIN and not has_place(pod) and (trouble := _unschedulable(name, pod)):
+    if age(pod, now) > SCHEDULED_WITHIN and (trouble := unschedulable(name, pod)):
         return trouble
     for judgement in (_unusable_image, _uncreatable, _crashed):
         if trouble := judgement(name, pod):
             return trouble
-    if not is_running(pod) and age > PATIENCE:
+    if not is_running(pod) and age(pod, now) > PATIENCE:
         overcome = {"FailedScheduling"} if has_place(pod) else set[str]()
         return _complained(name, tuple(each for each in complaints if each.reason not in overcome))
     return None
@@ -92,7 +96,7 @@ def pod_trouble(pod: Manifest, complaints: tuple[Complaint, ...], now: datetime)
 
 def claim_trouble(claim: Manifest, complaints: tuple[Complaint, ...], now: datetime) -> Trouble | None:
     """Why a volume is not there yet."""
-    if claim.get("status", {}).get("phase") == "Bound" or _age(claim, now) < PATIENCE:
+    if claim.get("status", {}).get("phase") == "Bound" or age(claim, now) < PATIENCE:
         return None
     name = claim["metadata"]["name"]
     for complaint in complaints:
@@ -114,7 +118,10 @@ def has_place(pod: Manifest) -> bool:
     return bool(pod.get("status", {}).get("nominatedNodeName"))
 
 
-def _unschedulable(name: str, pod: Manifest) -> Trouble | None:
+def unschedulable(name: str, pod: Manifest) -> Trouble | None:
+    """What the scheduler says of a pod that it finds no place for."""
+    if has_place(pod):
+        return None
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return Trouble(reason="Unschedulable", message=f"{name} cannot be placed: {condition.get('message', '')}")
@@ -122,10 +129,15 @@ def _unschedulable(name: str, pod: Manifest) -> Trouble | None:
 
 
 def _unusable_image(name: str, pod: Manifest) -> Trouble | None:
-    waiting = _waiting(pod)
+    return unusable_image(name, pod, "etcd")
+
+
+def unusable_image(name: str, pod: Manifest, container: str) -> Trouble | None:
+    """Why the image of one of the pod's containers cannot be had; `None` where it can."""
+    waiting = _waiting(pod, container)
     if waiting.get("reason") not in IMAGE_REASONS:
         return None
-    image = next((c["image"] for c in pod["spec"]["containers"] if c["name"] == "etcd"), "?")
+    image = next((c["image"] for c in pod["spec"]["containers"] if c["name"] == container), "?")
     told = _said(waiting)
     return Trouble(reason="ImageUnavailable", message=f"{name}: image {image} cannot be used: {told}")
 
@@ -185,12 +197,13 @@ def _complained(name: str, complaints: tuple[Complaint, ...]) -> Trouble | None:
     return None
 
 
-def _age(manifest: Manifest, now: datetime) -> timedelta:
+def age(manifest: Manifest, now: datetime) -> timedelta:
+    """How long ago it was made."""
     return now - datetime.fromisoformat(manifest["metadata"]["creationTimestamp"])
 
 
-def _waiting(pod: Manifest) -> dict[str, Any]:
-    return etcd_container(pod).get("state", {}).get("waiting") or {}
+def _waiting(pod: Manifest, container: str = "etcd") -> dict[str, Any]:
+    return container_of(pod, container).get("state", {}).get("waiting") or {}
 
 
 def _said(waiting: dict[str, Any]) -> str:

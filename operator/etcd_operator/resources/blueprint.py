@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Self
 
-from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.api import EtcdClusterSpec, ProxySpec
 from etcd_operator.etcd.options import version_number
 from etcd_operator.resources.names import (
     APPLIED_SPEC,
@@ -130,6 +130,10 @@ class Blueprint:
     def in_memory(self) -> bool:
         """Whether the members' data goes with their pods."""
         return self.spec.storage.medium == "Memory"
+
+    @property
+    def proxy(self) -> ProxySpec:
+        return self.spec.proxy
 
     @property
     def peer_tls(self) -> bool:

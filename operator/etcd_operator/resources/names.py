@@ -70,6 +70,8 @@ PROVIDED_BY = f"{GROUP}/provided-by"
 CERTIFICATES_REFRESHED = f"{GROUP}/certificates-refreshed"
 #: On Secrets: when their content was issued, and for what (a digest of the request).
 ISSUED_AT = f"{GROUP}/issued-at"
+#: On proxies: a digest of the configuration that they were started with.
+CONFIG_DIGEST = f"{GROUP}/config"
 #: On every applied object: a digest of all that the operator wants of it.
 DIGEST = f"{GROUP}/digest"
 
@@ -129,6 +131,21 @@ class Names:
     @property
     def client_access(self) -> str:
         return f"{self.name}-client"
+
+    @property
+    def members_service(self) -> str:
+        """Headless, for the proxy."""
+        return f"{self.name}-members"
+
+    @property
+    def proxy(self) -> str:
+        """The proxy's Deployment, PodDisruptionBudget and ConfigMap, and the Secret of its statistics page."""
+        return f"{self.name}-proxy"
+
+    @property
+    def members_domain(self) -> str:
+        """The domain in which the proxy finds the members."""
+        return f"{self.members_service}.{self.namespace}.svc.{self.domain}"
 
     @property
     def peer_domain(self) -> str:
@@ -193,6 +210,11 @@ def helper_labels(cluster: str, purpose: str) -> dict[str, str]:
         CLUSTER_LABEL: cluster,
         MANAGED_BY_LABEL: MANAGER,
     }
+
+
+def proxy_selector(cluster: str) -> dict[str, str]:
+    """What selects the proxies: immutable in a Deployment, so never more than this."""
+    return {"app.kubernetes.io/name": "etcd-proxy", "app.kubernetes.io/instance": cluster, CLUSTER_LABEL: cluster}
 
 
 def object_labels(cluster: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 Pure.
 """
 
+from etcd_operator.api import ProxyService
 from etcd_operator.resources.blueprint import Blueprint, owned_metadata
 from etcd_operator.resources.names import (
     CLIENT_PORT,
@@ -11,6 +12,7 @@ from etcd_operator.resources.names import (
     PEER_PORT,
     SERVING_LABEL,
     Manifest,
+    proxy_selector,
     selector_labels,
 )
 
@@ -26,30 +28,41 @@ def peer_service(blueprint: Blueprint) -> Manifest:
             "publishNotReadyAddresses": True,
             "selector": selector_labels(blueprint.names.name),
             "ports": [
-                _port("client", CLIENT_PORT),
-                _port("peer", PEER_PORT),
-                _port("metrics", METRICS_PORT),
-                _port("http", HTTP_PORT),
+                service_port("client", CLIENT_PORT),
+                service_port("peer", PEER_PORT),
+                service_port("metrics", METRICS_PORT),
+                service_port("http", HTTP_PORT),
             ],
         },
     }
 
 
-def client_service(blueprint: Blueprint) -> Manifest | None:
-    """Ready members only; `None` until bootstrap was recorded, so that no client writes into an abandoned one."""
+def client_service(blueprint: Blueprint, *, through_proxy: bool = False) -> Manifest | None:
+    """The proxies, or the members, that are ready.
+
+    `None` until bootstrap was recorded, so that no client writes into an abandoned one.
+    """
     if not blueprint.bootstrapped:
         return None
+    name, wanted = blueprint.names.name, blueprint.proxy.service if blueprint.proxy.enabled else ProxyService()
+    ranges = {"loadBalancerSourceRanges": list(wanted.load_balancer_source_ranges)}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": owned_metadata(blueprint, blueprint.names.client_service),
+        "metadata": owned_metadata(blueprint, blueprint.names.client_service, wanted.annotations),
         "spec": {
-            "type": "ClusterIP",
-            "selector": {**selector_labels(blueprint.names.name), SERVING_LABEL: "true"},
-            "ports": [_port("client", CLIENT_PORT), _port("http", HTTP_PORT)],
+            "type": wanted.type,
+            "selector": proxy_selector(name) if through_proxy else {**selector_labels(name), SERVING_LABEL: "true"},
+            "ports": [
+                service_port("client", CLIENT_PORT, node_port=wanted.node_port),
+                service_port("http", HTTP_PORT),
+            ],
+            **(ranges if wanted.load_balancer_source_ranges else {}),
         },
     }
 
 
-def _port(name: str, number: int) -> Manifest:
-    return {"name": name, "port": number, "targetPort": name, "protocol": "TCP"}
+def service_port(name: str, number: int, *, node_port: int | None = None) -> Manifest:
+    """A port of a Service, and of the pods behind it, by its name."""
+    port: Manifest = {"name": name, "port": number, "targetPort": name, "protocol": "TCP"}
+    return port if node_port is None else {**port, "nodePort": node_port}

@@ -25,6 +25,7 @@ from etcd_operator.kube.client import METADATA_LIST, RequestObserver
 from etcd_operator.kube.connection import Connection, CredentialsError
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
+    DEPLOYMENTS,
     OWN_KINDS,
     PDBS,
     PODS,
@@ -38,7 +39,7 @@ from etcd_operator.resources.names import CLUSTER_LABEL, MANAGED_BY_LABEL, MANAG
 from etcd_operator.runtime.controller import Key
 
 #: What we own. An event of such an object is one for the EtcdCluster that its label names.
-OWNED = (STATEFULSETS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS)
+OWNED = (STATEFULSETS, DEPLOYMENTS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS)
 
 METADATA_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 #: Objects a page of the initial lists.

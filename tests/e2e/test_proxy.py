@@ -1,0 +1,164 @@
+"""HAProxy in front of the members: one address, members in turn, and no reload whatever becomes of them."""
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from e2e.support import SMALL, Cluster, Etcd, Manifest, Snapshot, fresh_namespace, is_ready_pod
+from localcluster import artifacts
+from localcluster.cluster import Cluster as LocalCluster
+from localcluster.progress import Progress
+
+PROXY = {"enabled": True, "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
+PROXIES = "app.kubernetes.io/name=etcd-proxy"
+
+
+@pytest.fixture(scope="module")
+def haproxy_image(local: LocalCluster) -> None:
+    """HAProxy's image on every node; it is built when a test asks for it."""
+    local.load(artifacts.ensure_haproxy_image(Progress()))
+
+
+@pytest.fixture(scope="module")
+def front(installed: Cluster, haproxy_image: None) -> Iterator[Etcd]:
+    """An etcd behind two proxies, with a key; each test leaves it so."""
+    with fresh_namespace(installed) as namespace:
+        etcd = Etcd(cluster=installed, namespace=namespace, name="a")
+        etcd.create(proxy=PROXY)
+        wait_led_to(etcd, "etcd-proxy")
+        wait_proxies(etcd, ready=2)
+        etcd.put("kept", "yes")
+        yield etcd
+
+
+def proxies(etcd: Etcd) -> dict[str, Manifest]:
+    """The proxies' pods by name."""
+    return {pod["metadata"]["name"]: pod for pod in etcd.cluster.list("pods", etcd.namespace, labels=PROXIES)}
+
+
+def wait_proxies(etcd: Etcd, *, ready: int) -> None:
+    def there(seen: Snapshot) -> bool:
+        return len(seen) == ready and all(map(is_ready_pod, seen.values()))
+
+    etcd.cluster.wait_for(there, "pods", etcd.namespace, labels=PROXIES, what=f"{ready} proxies ready", timeout=90)
+
+
+def wait_led_to(etcd: Etcd, application: str) -> None:
+    """Wait until the Service of the EtcdCluster's name leads to these pods."""
+    etcd.cluster.wait_for_one(
+        lambda seen: bool(seen["spec"]["selector"]["app.kubernetes.io/name"] == application),
+        "services",
+        etcd.namespace,
+        etcd.name,
+        what=f"the Service leads to {application}",
+        timeout=60,
+    )
+
+
+def statistics(etcd: Etcd, pod: Manifest, backend: str = "members") -> dict[str, dict[str, str]]:
+    """What a proxy says of the members' places behind it, as anybody with the password can read it."""
+    access = etcd.secret("proxy")
+    page = f"http://{pod['status']['podIP']}:9000/haproxy_stats"
+    who = (access["username"].decode(), access["password"].decode())
+    assert requests.get(page, timeout=5).status_code == 401
+    assert "member1" in requests.get(page, auth=who, timeout=5).text
+    told = requests.get(f"{page};csv", auth=who, timeout=5).text.removeprefix("# ")
+    rows = csv.DictReader(io.StringIO(told))
+    return {row["svname"]: row for row in rows if row["pxname"] == backend and row["svname"].startswith("member")}
+
+
+def sessions(etcd: Etcd) -> list[int]:
+    """How many connections each member that is well was given by all proxies."""
+    told = [statistics(etcd, pod) for pod in proxies(etcd).values()]
+    return [int(row["stot"]) for each in told for row in each.values() if row["status"].startswith("UP")]
+
+
+def test_each_connection_goes_to_the_next_member(front: Etcd) -> None:
+    before = sessions(front)
+    assert len(before) == 6
+    for _ in range(18):
+        assert front.read("kept") == "yes"
+    taken = [after - earlier for earlier, after in zip(before, sessions(front), strict=True)]
+    assert sum(taken) >= 18
+    by_proxy = (taken[:3], taken[3:])
+    assert all(max(each) - min(each) <= 1 for each in by_proxy), taken
+
+
+def test_metrics_for_prometheus(front: Etcd) -> None:
+    pod = next(iter(proxies(front).values()))
+    told = requests.get(f"http://{pod['status']['podIP']}:9000/metrics", timeout=5).text
+    assert 'haproxy_backend_active_servers{proxy="members"} 3' in told
+
+
+def test_members_come_and_go_without_a_reload(front: Etcd) -> None:
+    before = containers(front)
+    front.apply(members=5, proxy=PROXY)
+    front.wait_settled()
+    front.wait_available()
+    wait_members(front, 5)
+    front.apply(members=3, proxy=PROXY)
+    front.wait_settled()
+    wait_members(front, 3)
+    assert front.read("kept") == "yes"
+    assert {
+        name: pod["status"]["containerStatuses"][0]["containerID"] for name, pod in proxies(front).items()
+    } == before
+
+
+def containers(etcd: Etcd) -> dict[str, str]:
+    """Which process each proxy is."""
+    return {name: pod["status"]["containerStatuses"][0]["containerID"] for name, pod in proxies(etcd).items()}
+
+
+def wait_members(etcd: Etcd, count: int) -> None:
+    """Wait until every proxy has so many members that are well; HAProxy has nothing to watch, so ask again."""
+    deadline = time.monotonic() + 60
+    while (now := [up(etcd, pod) for pod in proxies(etcd).values()]) != [count] * 2:
+        assert time.monotonic() < deadline, f"members behind the proxies: {now}"
+        time.sleep(0.5)
+
+
+def up(etcd: Etcd, pod: Manifest) -> int:
+    return sum(row["status"].startswith("UP") for row in statistics(etcd, pod).values())
+
+
+def test_clients_do_without_one_proxy(front: Etcd) -> None:
+    victim = next(iter(proxies(front)))
+    front.cluster.delete("pods", front.namespace, victim, gracePeriodSeconds=0)
+    front.put("without", "one")
+    wait_proxies(front, ready=2)
+    assert victim not in proxies(front)
+
+
+def test_proxies_that_cannot_start_are_told_and_cost_nobody_anything(front: Etcd) -> None:
+    front.apply(members=3, proxy={**PROXY, "image": "registry.invalid/haproxy:1", "pullPolicy": "IfNotPresent"})
+    told = front.wait_told("ProxiesUnhealthy", "registry.invalid/haproxy:1 cannot be used", timeout=60)
+    assert "2 of 2 proxies are ready" in told
+    front.put("meanwhile", "written")
+    front.apply(members=3, proxy=PROXY)
+    wait_proxies(front, ready=2)
+    front.wait(lambda seen: "ProxiesUnhealthy" not in str(seen["status"]), what="nothing told any more", timeout=30)
+
+
+def test_a_proxy_that_is_switched_off_leaves_nothing(front: Etcd) -> None:
+    address = front.cluster.get("services", front.namespace, "a")
+    front.apply(members=3, resources=SMALL)
+    wait_led_to(front, "etcd")
+    front.cluster.wait_until_gone("pods", front.namespace, labels=PROXIES, timeout=90)
+    for plural, name in (
+        ("deployments", "a-proxy"),
+        ("configmaps", "a-proxy"),
+        ("secrets", "a-proxy"),
+        ("poddisruptionbudgets", "a-proxy"),
+        ("services", "a-members"),
+    ):
+        front.cluster.wait_until_gone(plural, front.namespace, name=name, timeout=30)
+    assert front.read("kept") == "yes"
+    now = front.cluster.get("services", front.namespace, "a")
+    assert address is not None
+    assert now is not None
+    assert now["spec"]["clusterIP"] == address["spec"]["clusterIP"]
