@@ -15,6 +15,7 @@ from devtools import environment, kube, layers
 from devtools.patience import Patience
 from e2e.evidence import OperatorLogs
 from e2e.support import Etcd, fresh_namespace
+from e2e.thorough import THOROUGH
 from e2e.volumes import Volumes
 from localcluster import artifacts
 from localcluster.cluster import Cluster as LocalCluster
@@ -28,10 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here is an e2e test: said once, so that `-m` can select by it."""
+    """Every test here is an e2e test: said once, so that `-m` can select by it, and some of them are thorough."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            if item.name in THOROUGH:
+                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.hookimpl(wrapper=True)

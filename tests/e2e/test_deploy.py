@@ -34,7 +34,7 @@ def test_an_etcd_is_created_and_deleted_without_one_refusal(etcd: Etcd) -> None:
     "right",
     [
         ("create", "pods", "--subresource=exec"),
-        ("create", "deployments"),
+        ("create", "daemonsets"),
         ("create", "persistentvolumeclaims"),
         ("delete", "persistentvolumes"),
         ("delete", "etcdclusters"),
