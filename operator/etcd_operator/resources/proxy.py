@@ -25,6 +25,7 @@ from etcd_operator.resources.names import (
     selector_labels,
 )
 from etcd_operator.resources.services import service_port
+from etcd_operator.resources.spreading import apart
 
 #: The user of the official image.
 USER = 99
@@ -127,14 +128,7 @@ def _pod(blueprint: Blueprint) -> Manifest:
             "runAsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "affinity": {
-            "podAntiAffinity": {
-                "preferredDuringSchedulingIgnoredDuringExecution": [
-                    _apart(blueprint, "kubernetes.io/hostname", weight=100),
-                    _apart(blueprint, "topology.kubernetes.io/zone", weight=50),
-                ]
-            }
-        },
+        "affinity": apart(proxy_selector(blueprint.names.name)),
         "containers": [_container(blueprint)],
         "volumes": [{"name": "config", "configMap": {"name": blueprint.names.proxy}}],
     }
@@ -182,8 +176,3 @@ def _probe(path: str, *, period: int, failures: int) -> Manifest:
 def _from_secret(blueprint: Blueprint, variable: str, key: str) -> Manifest:
     reference = {"name": blueprint.names.proxy, "key": key}
     return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
-
-
-def _apart(blueprint: Blueprint, topology_key: str, *, weight: int) -> Manifest:
-    selector = {"matchLabels": proxy_selector(blueprint.names.name)}
-    return {"weight": weight, "podAffinityTerm": {"topologyKey": topology_key, "labelSelector": selector}}

@@ -17,6 +17,7 @@ from etcd_operator.resources.names import (
     selector_labels,
 )
 from etcd_operator.resources.overlay import merge
+from etcd_operator.resources.spreading import apart
 
 #: The user that etcd runs as; upstream's image brings none of its own.
 USER = 65532
@@ -64,31 +65,9 @@ def _pod_template(blueprint: Blueprint) -> Manifest:
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "affinity": {
-                "podAntiAffinity": {
-                    "preferredDuringSchedulingIgnoredDuringExecution": [
-                        _apart(blueprint, "kubernetes.io/hostname", weight=100),
-                        _apart(blueprint, "topology.kubernetes.io/zone", weight=50),
-                    ]
-                }
-            },
+            "affinity": apart(selector_labels(blueprint.names.name)),
             "containers": [_etcd_container(blueprint)],
             "volumes": _volumes(blueprint),
-        },
-    }
-
-
-def _apart(blueprint: Blueprint, topology_key: str, *, weight: int) -> Manifest:
-    """Softly: a cluster on too few nodes is better than no cluster; the status reports members that share one.
-
-    Anti-affinity and not topology spread constraints: of those the scheduler ignores all on nodes that lack the
-    label of any, so that a Kubernetes without zones would not spread over nodes either (seen).
-    """
-    return {
-        "weight": weight,
-        "podAffinityTerm": {
-            "topologyKey": topology_key,
-            "labelSelector": {"matchLabels": selector_labels(blueprint.names.name)},
         },
     }
 
