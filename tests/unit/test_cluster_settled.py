@@ -110,6 +110,12 @@ def test_adoption_starts_the_recorded_version() -> None:
     assert plan.spec.version == "3.7.3"
 
 
+@pytest.mark.parametrize(("version", "older"), [("3.7.3", ""), ("3.6.16", "3.5"), ("3.5.35", "")])
+def test_what_was_logged_before_an_adoption_is_not_known(version: str, older: str) -> None:
+    assert judged(adopted(observation(version=version))).blueprint.log_version == older
+    assert judged(observation(version=version)).blueprint.log_version == ""
+
+
 def test_adoption_takes_each_members_own_incarnation() -> None:
     plan = judged(adopted(annotated(observation(), "claims", "data-a-1", incarnation="later"))).blueprint
     assert plan.seat("a-1").incarnation == "later"

@@ -28,6 +28,7 @@ from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.cluster.upgrade import (
     has_raised_versions,
     log_version_after,
+    log_version_of_adopted,
     must_restart_first,
     upgrade_problem,
     with_snapshots,
@@ -113,7 +114,7 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         target_revision=revision,
         revisions=found.revisions if found else {},
         restart=restart,
-        log_version=found.log_version if found else "",
+        log_version=found.log_version if found else log_version_of_adopted(proven, spec.version),
         members=seen.names.members(spec.members),
         incarnation=incarnation,
         cluster_id=proven.cluster_id,

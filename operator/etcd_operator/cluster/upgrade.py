@@ -6,6 +6,7 @@ only when all run the newer one; after that an older binary refuses, unless etcd
 
 from etcd_operator.api import EtcdClusterSpec
 from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.records import Proof
 from etcd_operator.etcd.options import minor_number, version_number
 from etcd_operator.resources.blueprint import Blueprint
 
@@ -25,6 +26,12 @@ def log_version_after(plan: Blueprint, after: str) -> str:
     """`Blueprint.log_version` once all members run the version `after`."""
     before = plan.spec.version
     return before if minor_number(before) == LOG_WRITER != minor_number(after) else plan.log_version
+
+
+def log_version_of_adopted(proven: Proof, version: str) -> str:
+    """`Blueprint.log_version` where nothing tells what ran before: a restart too many is better than a panic."""
+    older = (LOG_UNREADABLE[0], LOG_UNREADABLE[1] - 1)
+    return "{}.{}".format(*LOG_WRITER) if proven.cluster_id and minor_number(version) == older else ""
 
 
 def must_restart_first(plan: Blueprint, wanted: EtcdClusterSpec) -> bool:
