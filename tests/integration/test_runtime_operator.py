@@ -25,7 +25,7 @@ __all__ = ["run"]  # a fixture
 
 OPERATOR_RULES = [
     {"apiGroups": ["externaletcd.io"], "resources": ["etcdclusters"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["apps"], "resources": ["statefulsets", "deployments"], "verbs": ["list", "watch"]},
     {
         "apiGroups": [""],
         "resources": ["pods", "persistentvolumeclaims", "services", "secrets"],
