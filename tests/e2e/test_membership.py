@@ -96,14 +96,13 @@ def test_members_that_come_back_over_their_old_volumes_are_new_ones(etcd: Etcd) 
         assert claim["metadata"]["annotations"]["externaletcd.io/member-id"] == again[name.removeprefix("data-")]
 
 
-def test_one_to_three_and_back(etcd: Etcd) -> None:
+def test_one_to_three_to_seven_and_back(etcd: Etcd) -> None:
     create(etcd, 1)
     before = identity(etcd)
     with writing(etcd) as writers:
-        etcd.scale(3)
-        check(etcd, 3)
-        etcd.scale(1)
-        check(etcd, 1)
+        for size in (3, 7, 1):
+            etcd.scale(size)
+            check(etcd, size)
     writers.check()
     assert identity(etcd) == before
 

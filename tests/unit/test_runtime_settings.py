@@ -8,7 +8,7 @@ from etcd_operator.runtime.settings import Settings, SettingsError
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
     settings = Settings.from_environment({})
     assert settings.watch_namespaces == ()
-    assert (settings.workers, settings.resync_seconds, settings.lease_duration_seconds) == (32, 600.0, 15.0)
+    assert (settings.workers, settings.resync_seconds, settings.lease_duration_seconds) == (32, 600.0, 10.0)
     assert settings.health_port == 8080
     assert settings.log_level == "info"
 
@@ -27,7 +27,7 @@ def test_all_variables_are_read() -> None:
             "RECONCILE_TIMEOUT_SECONDS": "20",
             "LEASE_NAME": "lease",
             "LEASE_NAMESPACE": "system",
-            "LEASE_DURATION_SECONDS": "10",
+            "LEASE_DURATION_SECONDS": "20",
             "POD_NAME": "operator-0",
             "LOG_FORMAT": "Console",
             "LOG_LEVEL": "DEBUG",
@@ -43,7 +43,7 @@ def test_all_variables_are_read() -> None:
         reconcile_timeout_seconds=20.0,
         lease_name="lease",
         lease_namespace="system",
-        lease_duration_seconds=10.0,
+        lease_duration_seconds=20.0,
         pod_name="operator-0",
         log_format="console",
         log_level="debug",

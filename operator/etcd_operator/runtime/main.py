@@ -26,7 +26,7 @@ from etcd_operator.runtime import logs
 from etcd_operator.runtime.controller import Controller
 from etcd_operator.runtime.edge import Edge
 from etcd_operator.runtime.health import HealthServer
-from etcd_operator.runtime.leader import Leader, LeadershipLostError
+from etcd_operator.runtime.leader import REQUEST_TIMEOUT, Leader, LeadershipLostError
 from etcd_operator.runtime.metrics import Metrics
 from etcd_operator.runtime.reconciler import Reconciler
 from etcd_operator.runtime.resync import Resync
@@ -138,7 +138,12 @@ class Operator:
             )
 
             # The election has a client of its own: its renewals queue behind nothing, and no guard holds them back.
-            renewals = Kube(await Connection.open(), timeout=5.0, retry_delays=(), observer=self._metrics.api_request)
+            renewals = Kube(
+                await Connection.open(),
+                timeout=REQUEST_TIMEOUT * settings.lease_duration_seconds,
+                retry_delays=(),
+                observer=self._metrics.api_request,
+            )
             stack.push_async_callback(renewals.close)
             leader = Leader(
                 renewals,
