@@ -149,7 +149,7 @@ def open_cluster(options: argparse.Namespace, *, old_etcd: str = "") -> kube.Clu
         local.load(artifacts.ensure_etcd_image(old_etcd, progress))
     cluster = kube.Cluster(local.kubeconfig)
     if not options.as_installed:
-        environment.install(cluster, environment.load_operator_image(local, progress))
+        environment.install(cluster, environment.load_images(local, progress))
     environment.wait_for_operator(cluster)
     return cluster
 

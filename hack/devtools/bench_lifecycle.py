@@ -16,7 +16,7 @@ from devtools.bench_sides import NAMESPACE, VERSION, etcd_cluster, golden, remov
 from devtools.writers import Writers
 
 NAME = "lifecycle"
-LABELS = f"externaletcd.io/cluster={NAME}"
+LABELS = f"app.kubernetes.io/name=etcd,externaletcd.io/cluster={NAME}"
 #: The version that is upgraded from, under load.
 OLDER = "3.6.16"
 #: Seconds for any single change.

@@ -60,7 +60,7 @@ def set_stage(options: argparse.Namespace, screen: Screen) -> Stage:
         screen.command(f"hack/cluster up --name {options.name} --nodes {options.nodes or environment.NODES}")
         local = environment.local_cluster(options.name, options.nodes, progress)
         cluster = kube.Cluster(local.kubeconfig)
-        image = options.image or environment.load_operator_image(local, progress)
+        image = options.image or environment.load_images(local, progress)
         screen.answer(cluster.kubectl("get", "nodes"))
     screen.command(f"kubectl apply -f deploy/install.yaml   # with image {image}")
     environment.install(cluster, image)
@@ -107,12 +107,9 @@ def watch_members(stage: Stage, *, gone: str = "") -> None:
 
 
 def members_of(pods: kube.Snapshot, etcd: str) -> kube.Snapshot:
-    """The pods that are members of an EtcdCluster, by the label that the operator gives them."""
-    return {
-        name: pod
-        for name, pod in pods.items()
-        if pod["metadata"].get("labels", {}).get("externaletcd.io/cluster") == etcd
-    }
+    """The pods that are members of an EtcdCluster, by the labels that the operator gives them."""
+    wanted = {"app.kubernetes.io/name": "etcd", "externaletcd.io/cluster": etcd}.items()
+    return {name: pod for name, pod in pods.items() if wanted <= pod["metadata"].get("labels", {}).items()}
 
 
 def member_line(pod: kube.Manifest, etcd: kube.Manifest) -> MemberLine:

@@ -1,4 +1,4 @@
-"""Where the members of an EtcdCluster with TLS answer clients, as their pods come and go. For tests and benches."""
+"""Where an EtcdCluster with TLS answers clients, as its pods come and go. For tests and benches."""
 
 import base64
 import threading
@@ -11,11 +11,15 @@ from etcd_operator.resources.names import CLUSTER_LABEL
 
 @dataclass(kw_only=True, slots=True)
 class Endpoints:
-    """The members of an EtcdCluster by name, from `follow` to `stop`; those known last after it."""
+    """The members of an EtcdCluster by name, from `follow` to `stop`; those known last after it.
+
+    application: the pods' `app.kubernetes.io/name`: `etcd` for members, `etcd-proxy` for the proxies before them.
+    """
 
     cluster: kube.Cluster
     namespace: str
     name: str
+    application: str = "etcd"
     _addresses: dict[str, str] = field(default_factory=dict)
     _who: TLSIdentity | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -41,7 +45,7 @@ class Endpoints:
 
     def _follow_pods(self) -> None:
         cluster = self.cluster.apart()
-        labels = f"{CLUSTER_LABEL}={self.name}"
+        labels = f"app.kubernetes.io/name={self.application},{CLUSTER_LABEL}={self.name}"
         while not self._stop.is_set():
             for pods in cluster.snapshots("pods", self.namespace, labels=labels, timeout=3600):
                 addresses = {name: pod["status"].get("podIP") for name, pod in pods.items()}

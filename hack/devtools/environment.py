@@ -49,10 +49,11 @@ def exists(name: str) -> bool:
     return True
 
 
-def load_operator_image(local: LocalCluster, progress: Progress) -> str:
-    """Build the operator's image from the checkout and bring it to all nodes; returns its name."""
+def load_images(local: LocalCluster, progress: Progress) -> str:
+    """Bring the operator, built from the checkout, and the proxy to all nodes; returns the operator's image."""
     image, archive = artifacts.ensure_operator_image(progress)
     local.load(archive)
+    local.load(artifacts.ensure_haproxy_image(progress))
     return image
 
 

@@ -24,15 +24,16 @@ AT_ONCE = 100
 
 @dataclass(kw_only=True, slots=True)
 class Writers:
-    """One writer for each member of an EtcdCluster with TLS, between `with` and its end.
+    """One writer for each member of an EtcdCluster with TLS, or for each proxy, between `with` and its end.
 
-    pace: seconds between two writes to one member.
+    pace: seconds between two writes to one of them. application: which pods, as in `Endpoints`.
     """
 
     cluster: kube.Cluster
     namespace: str
     name: str
     pace: float = 0.02
+    application: str = "etcd"
     #: The keys whose write was acknowledged.
     acknowledged: set[str] = field(default_factory=set)
     #: Why others were not, and how often.
@@ -46,7 +47,9 @@ class Writers:
     _thread: threading.Thread = field(init=False)
 
     def __enter__(self) -> Self:
-        self._endpoints = Endpoints(cluster=self.cluster, namespace=self.namespace, name=self.name)
+        self._endpoints = Endpoints(
+            cluster=self.cluster, namespace=self.namespace, name=self.name, application=self.application
+        )
         self._endpoints.follow()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._write()), daemon=True, name="writers")
         self._thread.start()

@@ -73,8 +73,8 @@ def volumes(bare_cluster: kube.Cluster, local: LocalCluster) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def operator_image(local: LocalCluster) -> str:
-    """The operator's image, built from the checkout and loaded on every node."""
-    return environment.load_operator_image(local, Progress())
+    """The operator's image, built from the checkout and loaded on every node, and beside it the proxy's."""
+    return environment.load_images(local, Progress())
 
 
 @pytest.fixture(scope="session")

@@ -85,8 +85,9 @@ class Etcd:
         return {**head, "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec}
 
     def apply(self, **spec: Any) -> None:
-        """`kubectl apply` the EtcdCluster with small requests and 1Gi volumes unless told otherwise."""
-        self.cluster.apply(self.manifest(**{"members": 3, "storage": {"size": "1Gi"}, "resources": SMALL, **spec}))
+        """`kubectl apply` the EtcdCluster with small requests, 1Gi volumes and no proxy unless told otherwise."""
+        small = {"members": 3, "storage": {"size": "1Gi"}, "resources": SMALL, "proxy": {"enabled": False}}
+        self.cluster.apply(self.manifest(**{**small, **spec}))
 
     def create(self, **spec: Any) -> Manifest:
         """Apply, and wait until all members are healthy; returns the EtcdCluster."""

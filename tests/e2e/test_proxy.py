@@ -8,23 +8,15 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from e2e.support import SMALL, Cluster, Etcd, Manifest, Snapshot, fresh_namespace, is_ready_pod
-from localcluster import artifacts
-from localcluster.cluster import Cluster as LocalCluster
-from localcluster.progress import Progress
+from e2e.support import Cluster, Etcd, Manifest, Snapshot, fresh_namespace, is_ready_pod
 
-PROXY = {"enabled": True, "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
+#: It needs not be asked for.
+PROXY = {"resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
 PROXIES = "app.kubernetes.io/name=etcd-proxy"
 
 
 @pytest.fixture(scope="module")
-def haproxy_image(local: LocalCluster) -> None:
-    """HAProxy's image on every node; it is built when a test asks for it."""
-    local.load(artifacts.ensure_haproxy_image(Progress()))
-
-
-@pytest.fixture(scope="module")
-def front(installed: Cluster, haproxy_image: None) -> Iterator[Etcd]:
+def front(installed: Cluster) -> Iterator[Etcd]:
     """An etcd behind two proxies, with a key; each test leaves it so."""
     with fresh_namespace(installed) as namespace:
         etcd = Etcd(cluster=installed, namespace=namespace, name="a")
@@ -146,7 +138,7 @@ def test_proxies_that_cannot_start_are_told_and_cost_nobody_anything(front: Etcd
 
 def test_a_proxy_that_is_switched_off_leaves_nothing(front: Etcd) -> None:
     address = front.cluster.get("services", front.namespace, "a")
-    front.apply(members=3, resources=SMALL)
+    front.apply(members=3, proxy={"enabled": False})
     wait_led_to(front, "etcd")
     front.cluster.wait_until_gone("pods", front.namespace, labels=PROXIES, timeout=90)
     for plural, name in (

@@ -21,8 +21,8 @@ class Writers(writers.Writers):
 
 
 @contextmanager
-def writing(etcd: Etcd) -> Iterator[Writers]:
-    """Write to all members of this etcd, and tell in the end how it went."""
-    with Writers(cluster=etcd.cluster, namespace=etcd.namespace, name=etcd.name) as made:
+def writing(etcd: Etcd, *, application: str = "etcd") -> Iterator[Writers]:
+    """Write to all members of this etcd, or to the proxies (`etcd-proxy`), and tell in the end how it went."""
+    with Writers(cluster=etcd.cluster, namespace=etcd.namespace, name=etcd.name, application=application) as made:
         yield made
     print(f"{len(made.acknowledged)} writes, longest gap {made.longest_gap:.2f} s, refused: {made.refused}")

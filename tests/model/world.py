@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from etcd_operator.api import EtcdCluster, EtcdClusterSpec
+from etcd_operator.api import EtcdCluster, EtcdClusterSpec, ProxySpec
 from etcd_operator.cluster.records import MEMBER, annotations, is_terminating, owner_uids
 from etcd_operator.cluster.settled import requested
 from etcd_operator.etcd.model import hex_id
@@ -99,8 +99,10 @@ class World:
         return False
 
     def apply(self, spec: EtcdClusterSpec) -> None:
-        """`kubectl apply` of the EtcdCluster."""
-        full = spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+        """`kubectl apply` of the EtcdCluster, without a proxy: nothing of the etcd depends on one."""
+        full = spec.model_copy(update={"proxy": ProxySpec(enabled=False)}).model_dump(
+            by_alias=True, exclude_none=True, mode="json"
+        )
         if (live := self.cluster) is not None:
             metadata = live["metadata"]
             if full != live["spec"]:

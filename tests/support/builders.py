@@ -46,19 +46,21 @@ EARLIER, RECORDED = "2026-11-21T09:00:00Z", "2026-11-21T10:00:00Z"
 UID, INCARNATION, FRESH = "uid-a", "first", "fresh"
 PASSWORD = "nobody-knows"
 NAMES = Names(name="a", namespace="ns", domain="cluster.local")
+#: What has nothing to do with the proxy is tried without.
+NO_PROXY = {"proxy": {"enabled": False}}
 TLS_OFF = {"peer": {"mode": "Off"}, "client": {"mode": "Off"}}
 
 
 def etcd_cluster(*, members: int = 3, status: Mapping[str, Any] | None = None, **spec: Any) -> EtcdCluster:
     """An EtcdCluster named `a`; `spec` and `status` as in YAML."""
     metadata = {"name": "a", "namespace": "ns", "uid": UID, "generation": 1}
-    manifest = {"metadata": metadata, "spec": {"members": members, **spec}, "status": dict(status or {})}
+    manifest = {"metadata": metadata, "spec": {"members": members, **NO_PROXY, **spec}, "status": dict(status or {})}
     return EtcdCluster.model_validate(manifest)
 
 
 def blueprint(*, cluster_id: str | None = "", incarnation: str = INCARNATION, **spec: Any) -> Blueprint:
     """The blueprint of a founded cluster; `cluster_id=None` for one that was not recorded yet."""
-    wanted = EtcdClusterSpec.model_validate({"members": 3, **spec})
+    wanted = EtcdClusterSpec.model_validate({"members": 3, **NO_PROXY, **spec})
     revision = revision_of(settled_json(wanted), "")
     made = Blueprint(
         names=NAMES,

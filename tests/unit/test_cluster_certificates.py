@@ -104,6 +104,37 @@ def test_a_new_name_needs_a_new_server_certificate_and_nothing_else() -> None:
     assert what(with_spec(observation(), tls={"client": {"extraSANs": ["x.example.com"]}})) == ["leaf a-server"]
 
 
+NODES = ("192.0.2.1", "192.0.2.2")
+INGRESS = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"hostname": "lb.example.com", "ip": ""}]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("ClusterIP", set()),
+        ("NodePort", {"10.0.0.9", *NODES}),
+        ("LoadBalancer", {"10.0.0.9", "203.0.113.7", "lb.example.com"}),
+    ],
+)
+def test_the_server_certificate_names_what_clients_from_outside_come_by(kind: str, named: set[str]) -> None:
+    seen = replace(observation(proxy={"enabled": True, "service": {"type": kind}}), node_addresses=NODES)
+    service = seen.objects.services["a"]
+    made = {
+        **service,
+        "spec": {**service["spec"], "clusterIPs": ["10.0.0.9"]},
+        "status": INGRESS if kind == "LoadBalancer" else {"loadBalancer": {}},
+    }
+    seen = with_object(seen, "services", made)
+    assert what(seen) == (["leaf a-server"] if named else [])
+    plain, request = server_leaf(PLAN), server_leaf(judged(seen).blueprint)
+    assert {*request.dns_names, *request.ip_addresses} == {*plain.dns_names, *plain.ip_addresses, *named}
+
+
+def test_a_proxy_that_is_off_leaves_no_way_from_outside() -> None:
+    seen = replace(observation(proxy={"enabled": False, "service": {"type": "NodePort"}}), node_addresses=NODES)
+    assert what(seen) == []
+
+
 def test_a_certificate_of_another_authority_is_replaced() -> None:
     seen = with_object(observation(), "secrets", leaf_secret(PLAN, server_leaf(PLAN), of="stranger"))
     seen = with_object(seen, "secrets", authority_secret(PLAN, "client"))

@@ -10,7 +10,7 @@ from etcd_operator.cluster.conditions import Outcome, Told, pending_changes, pro
 from etcd_operator.cluster.observation import Observation, ResizeRefusal
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import AddMember, Apply, Delete, GrowVolume, MoveLeader, RemoveMember
-from etcd_operator.etcd.model import MemberList
+from etcd_operator.etcd.model import Member, MemberList
 from etcd_operator.resources import names as n
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.names import Manifest
@@ -33,7 +33,7 @@ from support.builders import (
     with_spec,
     without,
 )
-from support.plans import planned, the_step
+from support.plans import carried_out, planned, the_step
 
 LARGER = "9Gi"
 CANNOT = (
@@ -254,11 +254,69 @@ def test_the_leader_goes_last_and_hands_over_first() -> None:
 
 
 def test_a_member_whose_volume_is_full_goes_first() -> None:
-    full = with_pod(unexpandable(), "a-2", state=terminated(FULL), ready=False)
-    seen = with_answer(full, "a-2", silent("refused"))
-    step = the_step(seen)
+    step = the_step(full(unexpandable(), "a-2"))
     assert isinstance(step, RemoveMember)
     assert step.member == "a-2"
+
+
+def full(seen: Observation, *members: str) -> Observation:
+    """These members cannot run, as their volumes have no room."""
+    for member in members:
+        seen = with_answer(with_pod(seen, member, state=terminated(FULL), ready=False), member, silent("refused"))
+    return seen
+
+
+def lagging(seen: Observation, member: str) -> Observation:
+    """Another member is thousands of entries behind the leader."""
+    for name, each in seen.answers.items():
+        if each.status is not None:
+            applied = 1000 if name == member else 9000
+            status = replace(each.status, raft_index=9000, raft_applied_index=applied)
+            seen = with_answer(seen, name, replace(each, status=status))
+    return seen
+
+
+def test_a_member_whose_volume_is_full_stays_until_the_others_have_all_that_it_may_have() -> None:
+    seen = lagging(full(unexpandable(), "a-2"), "a-1")
+    assert not planned(seen).steps
+    assert "a-2 waits: a-1 is catching up" in planned(seen).waiting
+
+
+def test_nobody_is_added_back_on_a_volume_that_is_full() -> None:
+    seen = carried_out(lagging(removed(full(unexpandable(), "a-2"), "a-2"), "a-1"))
+    assert not [step for step in planned(seen).steps if isinstance(step, AddMember | Delete)]
+    assert "waiting for larger volumes for a-2: what they had is full" in told(seen).message
+    ready = planned(carried_out(removed(full(unexpandable(), "a-2"), "a-2")))
+    assert [type(step) for step in ready.steps] == [Delete, Delete]
+
+
+def test_a_learner_on_a_full_volume_is_replaced_as_well() -> None:
+    seen = removed(full(unexpandable(), "a-2"), "a-2")
+    learner = Member(id=0x99, name="", peer_urls=(blueprint().peer_url("a-2"),), client_urls=(), is_learner=True)
+    for name, each in seen.answers.items():
+        if each.members is not None:
+            listed = replace(each.members, members=(*each.members.members, learner))
+            seen = with_answer(seen, name, replace(each, members=listed))
+
+    def made_anew(manifest: Manifest) -> None:
+        manifest["metadata"]["annotations"].pop(n.FILES_REFRESHED, None)
+        manifest["metadata"]["uid"] = "of the learner"
+
+    step = the_step(carried_out(edited(seen, "pods", "a-2", made_anew)))
+    assert isinstance(step, RemoveMember)
+    assert step.member_id == 0x99
+
+
+def test_two_of_five_members_on_full_volumes_are_replaced_one_after_the_other() -> None:
+    seen = full(unexpandable(5), "a-3", "a-4")
+    step = the_step(seen)
+    assert isinstance(step, RemoveMember)
+    assert step.member == "a-3"
+    then = planned(carried_out(removed(seen, "a-3")))
+    assert [(step.kind, step.name) for step in then.steps if isinstance(step, Delete)] == [
+        ("PersistentVolumeClaim", "data-a-3"),
+        ("Pod", "a-3"),
+    ]
 
 
 def test_a_member_that_cannot_run_for_another_reason_keeps_its_volume() -> None:

@@ -85,6 +85,17 @@ def test_the_count_begins_when_kubernetes_and_the_operator_both_find_a_member_un
     assert count(observation()) is None
 
 
+def test_a_container_beside_etcd_that_is_not_ready_is_no_proof_against_the_member() -> None:
+    def only_the_exporter(pod: Any) -> None:
+        pod["status"]["conditions"] += [{"type": "ContainersReady", "status": "False"}]
+        pod["status"]["containerStatuses"][0]["ready"] = True
+        pod["status"]["containerStatuses"].append({"name": "exporter", "ready": False, "state": {"running": {}}})
+
+    assert count(edited(ill(observation()), "pods", "a-1", only_the_exporter)) is None
+    assert count(edited(ill(observation(), place=AWAY), "pods", "a-1", only_the_exporter)), "its node is to blame"
+    assert planned(counted(edited(ill(observation()), "pods", "a-1", only_the_exporter))).steps == ()
+
+
 def test_never_means_that_nothing_is_counted() -> None:
     assert count(ill(with_spec(observation(), healing={"replaceAfter": "Never"}))) is None
 
@@ -223,6 +234,18 @@ def test_only_one_at_a_time_the_longest_unwell_first_then_the_one_that_a_joiner_
     then = replace_unwell_member(left_without)
     assert then is not None
     assert [step.member for step in then.steps if isinstance(step, RemoveMember)] == ["a-1"]
+
+
+def test_a_member_that_a_restart_waits_for_is_replaced_although_others_wait_for_that_restart() -> None:
+    seen = with_spec(observation(members=5), members=7, options={"snapshotCount": 5000})
+    seen = counted(ill(seen, "a-3", place=AWAY), "a-3")
+    marked = the_step(seen)
+    assert isinstance(marked, Annotate)
+    step = the_step(
+        edited(seen, "claims", "data-a-3", lambda made: made["metadata"]["annotations"].update(marked.annotations))
+    )
+    assert isinstance(step, RemoveMember)
+    assert step.member == "a-3"
 
 
 def test_a_leader_that_the_others_follow_is_not_counted() -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from etcd_operator.cluster.members import Membership, Quorum, SeenMember
-from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.observation import Nodes, Observation, Place
 from etcd_operator.etcd.model import Answer
 from etcd_operator.resources.names import Manifest
 from support.builders import (
@@ -131,6 +131,8 @@ def test_what_else_runs_in_the_pod_proves_nothing(containers: bool, etcd: bool, 
 
     seen = edited(with_answer(observation(), "a-1", silent()), "pods", "a-1", unready)
     assert member(seen).down is is_down
+    away = Place(home=Nodes.NOT_READY, node=Nodes.NOT_READY)
+    assert member(replace(seen, places={"a-1": away})).down, "what the kubelet of a dead node said last is stale"
 
 
 def of(healthy: int, gone: int, unknown: int) -> Observation:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from etcd_operator.cluster.observation import Nodes, Objects, Observation, Place
-from etcd_operator.cluster.places import Places
+from etcd_operator.cluster.places import MOST_NAMED, Places
 from etcd_operator.kube import Forbidden, Kube, Unavailable
 from etcd_operator.kube.resources import Resource
 from etcd_operator.resources.names import Manifest
@@ -22,7 +22,14 @@ class Stub:
         self.nodes: dict[str, Manifest] = {
             name: {
                 "metadata": {"name": name, "labels": {HOSTNAME: name, "zone": "z"}},
-                "status": {"conditions": [{"type": "Ready", "status": status}]},
+                "status": {
+                    "conditions": [{"type": "Ready", "status": status}],
+                    "addresses": [
+                        {"type": "Hostname", "address": name},
+                        {"type": "InternalIP", "address": f"192.0.2.{len(name)}"},
+                        {"type": "ExternalIP", "address": f"198.51.100.{len(name)}"},
+                    ],
+                },
             }
             for name, status in nodes.items()
         }
@@ -47,6 +54,8 @@ class Stub:
         most: int = 0,
     ) -> list[Manifest]:
         self.asked.append(f"Nodes {dict(labels or {})}{fields}")
+        if self.error:
+            raise self.error
         wanted = (labels or {}).items()
         found = [node for node in self.nodes.values() if wanted <= node["metadata"]["labels"].items()]
         return [node for node in found if not fields or fields == f"metadata.name={node['metadata']['name']}"][:most]
@@ -161,3 +170,22 @@ async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
     assert await kept.of(ILL.names, ILL.objects, anew=True) == {}
     stub.error = None
     assert set(await kept.of(ILL.names, ILL.objects, anew=True)) == {"a-1"}
+
+
+async def test_the_addresses_of_all_nodes() -> None:
+    found = await places(Stub({"n1": "True", "no2": "False"})).node_addresses()
+    assert found == ("192.0.2.2", "192.0.2.3", "198.51.100.2", "198.51.100.3")
+
+
+async def test_more_nodes_than_a_certificate_can_name_are_none() -> None:
+    most = {f"n{number}": "True" for number in range(MOST_NAMED)}
+    assert await places(Stub(most)).node_addresses()
+    assert await places(Stub({**most, "another": "True"})).node_addresses() == ()
+
+
+async def test_an_operator_that_may_not_read_nodes_knows_no_addresses_and_asks_once() -> None:
+    stub = Stub({"n1": "True"}, error=refused(Forbidden, 403))
+    asking = places(stub)
+    assert (await asking.node_addresses(), await asking.node_addresses()) == ((), ())
+    assert len(stub.asked) == 1
+    assert await places(Stub({"n1": "True"}), allowed=False).node_addresses() == ()

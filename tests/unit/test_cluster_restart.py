@@ -8,13 +8,16 @@ import pytest
 
 from etcd_operator.cluster.conditions import Outcome, Told, degraded, progressing
 from etcd_operator.cluster.observation import Observation
-from etcd_operator.cluster.restart_rules import RESTARTING, members_to_restart
+from etcd_operator.cluster.restart_rules import RESTARTING, is_restarting, members_to_restart, restart_under_way
 from etcd_operator.cluster.steps import Apply, Delete, MoveLeader
+from etcd_operator.cluster.unwell import is_curable
 from etcd_operator.resources import names as n
 from support.builders import (
     NAMES,
+    NOW,
     answer,
     blueprint,
+    edited,
     etcd_cluster,
     judged,
     live,
@@ -24,6 +27,7 @@ from support.builders import (
     terminated,
     with_answer,
     with_object,
+    with_pod,
     with_spec,
     without,
 )
@@ -173,6 +177,27 @@ def test_the_restarts_for_a_change_that_is_taken_back_are_planned_as_any() -> No
     assert condition_of(back).reason == "MembersUnhealthy", "nothing says that it was restarted for this"
     back = replace(back, cluster=back.cluster.model_copy(update={"status": status}))
     assert condition_of(back).reason == "Restarting"
+
+
+def test_what_is_told_of_restarts_does_not_keep_others_from_being_replaced() -> None:
+    """Every seat names the pod of its last restart for good; what hangs now was not restarted for this."""
+    seen = settled(restarted(settled(restarted(changed(), "a-1")), "a-2"))
+    seen = with_spec(seen, options={})
+    for name in ("a-1", "a-2"):
+        again = edited(restarted(seen, name), "pods", name, lambda made: made["metadata"].update(uid="a third"))
+        seen = settled(again)
+    assert planned(seen).rule == "at_rest"
+    standing = {"type": "Progressing", "status": "True", "reason": RESTARTING, "message": "", "lastTransitionTime": NOW}
+    conditions = etcd_cluster(status={"conditions": [standing]}).status.conditions
+    status = seen.cluster.status.model_copy(update={"conditions": conditions})
+    seen = replace(seen, cluster=seen.cluster.model_copy(update={"status": status}))
+    assert judged(seen).blueprint.seat("a-1").outdated_pod
+    hung = with_pod(with_answer(seen, "a-1", silent()), "a-1", ready=False)
+    known = judged(hung)
+    member = next(each for each in known.membership.members if each.name == "a-1")
+    assert not is_restarting(known, member)
+    assert is_curable(known, member)
+    assert restart_under_way(known) == ""
 
 
 def condition_of(seen: Observation) -> Told:

@@ -7,9 +7,20 @@ import pytest
 from etcd_operator.cluster.conditions import pending_changes
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.restart_rules import restart_under_way
-from etcd_operator.cluster.steps import AddMember, Annotate, Apply, MoveLeader
+from etcd_operator.cluster.steps import AddMember, Annotate, Apply, FillLog, MoveLeader
+from etcd_operator.cluster.upgrade import SNAPSHOT_COUNT, with_snapshots
 from etcd_operator.resources import names as n
-from support.builders import edited, judged, observation, silent, with_answer, with_spec
+from support.builders import (
+    blueprint,
+    edited,
+    judged,
+    observation,
+    silent,
+    with_answer,
+    with_object,
+    with_pod,
+    with_spec,
+)
 from support.plans import planned, the_step
 from unit.test_cluster_restart import applied, restarted, settled
 
@@ -28,13 +39,26 @@ def running(seen: Observation, version: str, storage: str, *, leader: str = "a-0
 
 
 def rolled(seen: Observation, version: str, storage: str) -> Observation:
-    """All members restarted in order, a-0 last, and run that version now."""
+    """All members restarted in order, a-0 last, and run that version now; what they save snapshots of is saved."""
     seen = running(seen, version, storage)
     for member in ("a-1", "a-2"):
         seen = settled(another(seen, member))
     step = the_step(seen)
     assert isinstance(step, MoveLeader)
-    return recorded(settled(another(running(seen, version, storage, leader=step.member), "a-0")))
+    seen = settled(another(running(seen, version, storage, leader=step.member), "a-0"))
+    if planned(seen).rule == "fill_log":
+        seen = applied_up_to(seen, judged(seen).blueprint.log_index)
+    return recorded(seen)
+
+
+def applied_up_to(seen: Observation, index: int, *members: str) -> Observation:
+    """These members, or all, have applied their logs up to that index."""
+    for member in members or tuple(seen.answers):
+        each = seen.answers[member]
+        assert each.status is not None
+        status = replace(each.status, raft_index=index, raft_applied_index=index)
+        seen = with_answer(seen, member, replace(each, status=status))
+    return seen
 
 
 def another(seen: Observation, member: str) -> Observation:
@@ -68,10 +92,10 @@ def from_3_5() -> Observation:
 def test_members_that_ran_3_5_restart_on_3_6_once_more_before_3_7() -> None:
     seen = running(from_3_5(), "3.6.16", "3.6.0")
     told = restart_under_way(judged(seen))
-    assert "0 of 3 done: on 3.6.16 once more, as 3.7.3 cannot read what 3.5.35 logged" in told
+    assert "0 of 3 done: on 3.6.16 once more, as 3.7.3 cannot read logs of 3.5.35" in told
     seen = rolled(seen, "3.6.16", "3.6.0")
     assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.6.16", None)
-    assert "0 of 3 done: spec.options.snapshotCount, spec.version changed" in restart_under_way(judged(seen))
+    assert "0 of 3 done: spec.version changed" in restart_under_way(judged(seen))
     seen = rolled(seen, "3.7.3", "3.6.0")
     assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.7.3", None)
     assert planned(seen).rule == "at_rest"
@@ -90,12 +114,52 @@ def test_not_before_etcd_has_raised_its_versions(storage: str | None) -> None:
     assert pending_changes(judged(waiting)) == (told,)
 
 
-def test_the_restart_on_3_6_saves_a_snapshot_as_nothing_else_is_sure_to() -> None:
-    seen = running(from_3_5(), "3.6.16", "3.6.0")
+def prepared() -> Observation:
+    """All members run 3.6 once more, on the way from 3.5 to 3.7; their logs have 100 entries."""
+    seen = up_to_the_leader(running(from_3_5(), "3.6.16", "3.6.0"), "3.6.16", "3.6.0")
+    return settled(another(seen, "a-0"))
+
+
+def test_members_go_to_3_7_only_when_all_have_saved_a_snapshot_of_what_3_5_logged() -> None:
+    seen = prepared()
     plan = judged(seen).blueprint
-    assert plan.revisions[plan.target_revision].options.snapshot_count == 1
-    seen = rolled(rolled(seen, "3.6.16", "3.6.0"), "3.7.3", "3.6.0")
+    assert plan.revisions[plan.target_revision].options.snapshot_count == SNAPSHOT_COUNT
+    assert plan.log_index == 100 + SNAPSHOT_COUNT + 1
+    step = the_step(seen)
+    assert isinstance(step, FillLog)
+    assert (step.through, step.entries) == ("a-1", SNAPSHOT_COUNT + 1)
+    assert "3 of 3 done: on 3.6.16 once more" in restart_under_way(judged(seen))
+    late = applied_up_to(seen, plan.log_index, "a-0", "a-1")
+    assert (planned(late).rule, logged(late)) == ("wait_for_restart", "3.5.35")
+    assert planned(late).waiting.endswith("waiting until etcd has saved snapshots")
+    seen = recorded(applied_up_to(late, plan.log_index, "a-2"))
+    assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.6.16", None)
+    assert judged(seen).blueprint.spec.options.snapshot_count == SNAPSHOT_COUNT
+    seen = rolled(seen, "3.7.3", "3.6.0")
     assert judged(seen).blueprint.spec.options.snapshot_count == 10000
+    assert judged(seen).blueprint.log_index == 0
+
+
+def test_a_member_that_comes_and_goes_meanwhile_has_the_snapshots_counted_from_then() -> None:
+    seen = applied_up_to(prepared(), 150)
+    away = settled(with_answer(with_pod(seen, "a-2", ready=False), "a-2", silent("refused")))
+    assert judged(away).blueprint.log_index == 0
+    assert not [step for step in planned(away).steps if isinstance(step, FillLog)]
+    assert judged(settled(applied_up_to(seen, 170))).blueprint.log_index == 100 + SNAPSHOT_COUNT + 1
+    again = settled(applied_up_to(with_object(away, "pods", seen.objects.pods["a-2"]), 170, "a-0", "a-1"))
+    again = settled(applied_up_to(with_answer(again, "a-2", seen.answers["a-2"]), 170))
+    assert judged(again).blueprint.log_index == 170 + SNAPSHOT_COUNT + 1
+
+
+def test_a_user_who_wants_more_snapshots_has_them() -> None:
+    assert with_snapshots(blueprint(options={"snapshotCount": 50}).spec).options.snapshot_count == 50
+
+
+def test_the_upgrade_that_is_withdrawn_after_the_restart_on_3_6_takes_the_snapshots_back() -> None:
+    seen = with_spec(rolled(running(from_3_5(), "3.6.16", "3.6.0"), "3.6.16", "3.6.0"), version="3.6.16")
+    plan = judged(seen).blueprint
+    assert plan.revisions[plan.target_revision].options.snapshot_count == 10000
+    assert planned(seen).steps
 
 
 def up_to_the_leader(seen: Observation, version: str, storage: str) -> Observation:
@@ -117,6 +181,12 @@ def test_nobody_joins_before_the_last_member_has_restarted() -> None:
     while isinstance(planned(seen).steps[0], Apply):  # a-0's file is moved; its pod still runs on the one before
         seen = applied(seen)
         assert not adds(seen)
+    back = settled(another(seen, "a-0"))
+    for starting in (with_answer(back, "a-0", silent("refused")), back):
+        starting = settled(with_pod(starting, "a-0", ready=False, uid="new"))
+        assert judged(starting).blueprint.spec.version == "3.5.35"
+        assert not adds(starting), "it would join on 3.5, where etcd may have raised its version"
+    assert adds(recorded(running(back, "3.6.16", "3.5.0", leader="a-1")))
 
 
 def test_nobody_joins_between_the_restart_on_3_6_and_that_for_3_7() -> None:

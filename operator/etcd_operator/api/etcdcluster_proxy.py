@@ -48,7 +48,11 @@ class ProxyService(ApiModel):
     )
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """How far the Service reaches: this Kubernetes, a port of every node, or an address from outside."""
+    """How far the Service reaches: this Kubernetes, a port of every node, or an address from outside.
+
+    The server certificates name the load balancer's address, and for NodePort those of the nodes, up to 100 of them: of
+    a larger Kubernetes, name what your clients use in spec.tls.client.extraSANs.
+    """
     annotations: Annotated[dict[str, str], WithJsonSchema(_TEXTS)] = Field(default_factory=dict)
     """Annotations of the Service, as load balancers want them."""
     node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -74,7 +78,7 @@ class ProxySpec(ApiModel):
     DNS, so that a change of them reloads nothing and cuts no connection to one that stays.
     """
 
-    enabled: bool = False
+    enabled: bool = True
     """Whether the Service of the EtcdCluster's name leads to the proxy; otherwise to the members that are ready."""
     replicas: Annotated[int, Field(ge=1, le=9)] = 2
     """How many proxies."""

@@ -23,6 +23,7 @@ from etcd_operator.cluster.steps import (
     Delete,
     DisarmAlarm,
     EtcdStep,
+    FillLog,
     GrowVolume,
     IssueAuthority,
     IssueLeaf,
@@ -132,7 +133,7 @@ async def _step(hands: Hands, cluster: EtcdCluster, raw: Manifest, step: Step, a
         case RetainVolume():
             spec = {"metadata": {"uid": step.uid}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}}
             await kube.patch(PVS, None, step.volume, spec, kind="merge")
-        case AddMember() | RemoveMember() | PromoteMember() | MoveLeader() | DisarmAlarm():
+        case AddMember() | RemoveMember() | PromoteMember() | MoveLeader() | DisarmAlarm() | FillLog():
             await _tell_etcd(hands, step)
         case _:
             assert_never(step)
@@ -157,6 +158,9 @@ async def _tell_etcd(hands: Hands, step: EtcdStep) -> None:
             await hands.etcd.move_leader(endpoint, step.member_id)
         case DisarmAlarm():
             await hands.etcd.disarm(endpoint, step.alarm)
+        case FillLog():
+            for _ in range(step.entries):
+                await hands.etcd.write_nothing(endpoint)
         case _:
             assert_never(step)
 

@@ -14,6 +14,7 @@ from etcd_operator.cluster.membership_rules import (
     change_of_membership,
     end_of_pod,
     is_caught_up,
+    is_full,
     missing_members,
     removal,
     wanted_members,
@@ -24,7 +25,6 @@ from etcd_operator.cluster.records import is_terminating, volume_records
 from etcd_operator.cluster.restart_rules import blocked_by, restart_under_way
 from etcd_operator.cluster.settled import granted, is_small, requested, size_of_new_volumes
 from etcd_operator.cluster.steps import Delete, GrowVolume, Plan, Step
-from etcd_operator.cluster.trouble import DISK_FULL
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources.names import Manifest
 
@@ -70,7 +70,7 @@ def replace_member_on_small_volume(judged: Judged) -> Plan | None:
     if _waits_for_spec(judged) or _waits_for_others(judged) or _is_template_small(judged) or _is_only_member(judged):
         return None
     member = _next_to_replace(judged)
-    if member is None or blocked_by(judged, member):
+    if member is None or _why_waits(judged, member):
         return None
     reason = f"its volume is to have {_size(judged)}, and its StorageClass cannot expand it"
     return removal(judged, member, (), reason)
@@ -121,7 +121,7 @@ def growth_under_way(judged: Judged) -> str:
     member = _next_to_replace(judged)
     if member is None:
         return told
-    reason = blocked_by(judged, member)
+    reason = _why_waits(judged, member)
     return f"{told}; {member.name} waits: {reason}" if reason else f"{told}; {member.name} is to be replaced"
 
 
@@ -217,7 +217,7 @@ def _is_dispensable(judged: Judged, member: str) -> bool:
     if keeps_old_data(judged, member):
         return False
     everyone = len(members.list.members) == len(members.members) and not members.learners
-    return everyone and all(each.healthy and is_caught_up(judged, each) for each in members.members)
+    return everyone and not _why_others_lack_data(judged, members.members)
 
 
 def _refusal(judged: Judged, claim: Manifest) -> ResizeRefusal | None:
@@ -247,9 +247,35 @@ def _waits_for_spec(judged: Judged) -> bool:
 
 def _waits_for_others(judged: Judged) -> bool:
     """Whether members change or restart already; one that cannot run on its small volume may be what that waits for."""
-    if any(_is_full(member) and member.name in _small_claims(judged) for member in judged.membership.members):
-        return bool(missing_members(judged) or judged.membership.learners)
+    small = _small_claims(judged)
+    if any(is_full(member) and member.name in small for member in judged.membership.members):
+        joining = [learner for learner in judged.membership.learners if not is_full(learner)]
+        return bool(missing_members(judged) or joining)
     return bool(change_of_membership(judged) or restart_under_way(judged))
+
+
+def _why_waits(judged: Judged, member: SeenMember) -> str:
+    """Why the member is not replaced yet; empty when it may be.
+
+    One whose volume is full serves nobody; but what it had goes with the volume, which would be in the way for good
+    once etcd has removed the member.
+    """
+    if not is_full(member):
+        return blocked_by(judged, member)
+    others = tuple(each for each in judged.membership.members if each is not member)
+    return blocked_by(judged, member) or _why_others_lack_data(judged, others)
+
+
+def _why_others_lack_data(judged: Judged, members: tuple[SeenMember, ...]) -> str:
+    """Who of those that can run at all may not have all data; empty where all have, which takes a quorum of them."""
+    for member in members:
+        if is_full(member):
+            continue
+        if not member.healthy:
+            return member.trouble.message if member.trouble else f"{member.name}: {member.why}"
+        if not is_caught_up(judged, member):
+            return f"{member.name} is catching up"
+    return "" if judged.membership.confirmed else "no quorum answers"
 
 
 def _next_to_replace(judged: Judged) -> SeenMember | None:
@@ -261,7 +287,7 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
     waiting = [
         member
         for member in judged.membership.members
-        if member.name in refused and member.listed and (member.healthy or _is_full(member))
+        if member.name in refused and member.listed and (member.healthy or is_full(member))
         if not keeps_old_data(judged, member.name)
     ]
     leader = judged.membership.leader
@@ -270,11 +296,6 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
         key=lambda each: (each.healthy, each is leader, judged.blueprint.names.ordinal(each.name) or 0),
         default=None,
     )
-
-
-def _is_full(member: SeenMember) -> bool:
-    """Whether etcd ended as its volume has no room."""
-    return member.cannot_run and member.trouble is not None and member.trouble.reason == DISK_FULL
 
 
 def _resize_failure(claim: Manifest) -> str:

@@ -15,14 +15,15 @@ from etcd_operator.cluster.membership_rules import (
     kept_data,
     missing_members,
     removal,
+    restart_goes_first,
     too_few_to_add,
     wanted_members,
 )
-from etcd_operator.cluster.observation import Nodes, Place
+from etcd_operator.cluster.observation import AWAY, Nodes, Place
 from etcd_operator.cluster.records import annotations, is_terminating
 from etcd_operator.cluster.steps import Annotate, Delete, Plan, RetainVolume, Step
 from etcd_operator.cluster.trouble import is_ready
-from etcd_operator.cluster.unwell import AWAY, has_just_started, is_cut_off, unwell_for, whereabouts
+from etcd_operator.cluster.unwell import has_just_started, is_cut_off, unwell_for, whereabouts
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.resources import names as n
 
@@ -54,8 +55,8 @@ def replace_unwell_member(judged: Judged) -> Plan | None:
             continue
         if member.name not in wanted_members(judged):
             continue
-        if missing_members(judged) and member.name not in behind(judged) and not too_few_to_add(judged):
-            continue  # one at a time, but for what the next one waits for
+        if missing_members(judged) and not _is_waited_for(judged, member):
+            continue  # one at a time
         if has_just_started(member, judged.seen.at, STARTING) and not is_cut_off(judged, member):
             continue
         where = whereabouts(judged, member)
@@ -63,6 +64,11 @@ def replace_unwell_member(judged: Judged) -> Plan | None:
         if plan := _replacement(judged, member, reason):
             return plan
     return None
+
+
+def _is_waited_for(judged: Judged, member: SeenMember) -> bool:
+    """Whether those that are to be added wait for this member to be well, or for another in its place."""
+    return member.name in behind(judged) or too_few_to_add(judged) or restart_goes_first(judged)
 
 
 def _another_joins(judged: Judged, member: SeenMember) -> bool:

@@ -6,11 +6,11 @@ it unknown.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from typing import Literal
 
-from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.observation import AWAY, Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.roster import member_list
 from etcd_operator.cluster.trouble import (
@@ -201,7 +201,7 @@ def _seen_member(seen: Observation, plan: Blueprint, name: str, listed: Member |
         answer=answer,
         listed=listed,
         healthy=not why,
-        down=bool(why) and _is_down(pod, answer, seen.at),
+        down=bool(why) and _is_down(seen, name, pod, answer),
         foreign=foreign,
         why=why,
         trouble=trouble,
@@ -269,14 +269,16 @@ def _is_corrupt(alarm: Alarm, member_id: int) -> bool:
     return alarm.kind is AlarmKind.CORRUPT and alarm.member_id == member_id
 
 
-def _is_down(pod: Manifest | None, answer: Answer | None, now: datetime) -> bool:
+def _is_down(seen: Observation, name: str, pod: Manifest | None, answer: Answer | None) -> bool:
     """Proof: see the module's docstring. etcd's own readiness, the kubelet's probe, takes a quorum."""
     if pod is None or is_terminating(pod) or not is_running(pod):
         return True
     if answer and answer.error and answer.error.kind == "refused":
         return True
-    if is_ready(pod) or is_unready_for_others(pod):
+    place = seen.places.get(name)
+    stale = place is not None and place.node in AWAY  # what the kubelet said last of its containers
+    if is_ready(pod) or (is_unready_for_others(pod) and not stale):
         return False
     changed = ready_changed(pod)
     # A time to come is that of a node whose clock is ahead: it says nothing about how long.
-    return changed is None or not timedelta(0) <= now - changed < SILENCE
+    return changed is None or not timedelta(0) <= seen.at - changed < SILENCE

@@ -21,7 +21,7 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
-from etcd_operator.cluster.trouble import backs_off_without_file, is_running
+from etcd_operator.cluster.trouble import DISK_FULL, backs_off_without_file, is_running, pod_trouble
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import MANY_LEARNERS, minor_number
 from etcd_operator.resources import names as n
@@ -183,10 +183,27 @@ def add_missing_members(judged: Judged) -> Plan | None:
         return None
     if restart_goes_first(judged) or _strangers(judged) or behind(judged):
         return None
-    name = missing[0]
+    name = next((name for name in missing if not _is_kept_off_full_volume(judged, name)), None)
+    if name is None:
+        return None
     reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
     added = AddMember(member=name, peer_url=judged.blueprint.peer_url(name), through=through.name, reason=reason)
     return Plan(steps=(added, *_pod_on_a_volume_that_goes(judged, name)))
+
+
+def is_full(member: SeenMember) -> bool:
+    """Whether etcd ended as its volume has no room."""
+    return member.cannot_run and member.trouble is not None and member.trouble.reason == DISK_FULL
+
+
+def _is_kept_off_full_volume(judged: Judged, name: str) -> bool:
+    """Whether the member would come back on a volume that is full, while the user asks for larger ones."""
+    seen, pod = judged.seen, judged.seen.objects.pods.get(name)
+    claim = seen.objects.claims.get(judged.blueprint.names.claim(name))
+    if claim is None or is_terminating(claim) or not is_small(claim, seen.cluster.spec):
+        return False
+    trouble = pod_trouble(pod, seen.complaints, seen.at) if pod and not is_terminating(pod) else None
+    return trouble is not None and trouble.reason == DISK_FULL
 
 
 def _pod_on_a_volume_that_goes(judged: Judged, name: str) -> tuple[Step, ...]:
@@ -245,8 +262,10 @@ def restart_goes_first(judged: Judged) -> bool:
     Replacing a member does not: it leaves an even number of voters, or has added its learner already.
     """
     plan, members = judged.blueprint, judged.membership
-    wanted = plan.target_revision or plan.revision
-    restarting = any(plan.revision_of(m) != wanted or _is_to_restart(judged, m) for m in plan.members)
+    under_way = plan.target_revision not in ("", plan.revision)  # until all are back: who joins runs what was before
+    restarting = under_way or any(
+        plan.revision_of(member) != plan.revision or _is_to_restart(judged, member) for member in plan.members
+    )
     return restarting and members.voter_count % 2 == 1 and not members.learners
 
 
@@ -362,11 +381,14 @@ def change_of_membership(judged: Judged) -> str:
     if missing_members(judged) and too_few_to_add(judged):
         parts.append("waiting until more voters are well")
     elif missing_members(judged) and restart_goes_first(judged):
-        parts.append("waiting until the members have restarted")
+        goes_on = "" if judged.blueprint.target_revision else ", which goes on when the spec is corrected"
+        parts.append(f"waiting until the members have restarted{goes_on}")
     elif missing_members(judged) and (strangers := _strangers(judged)):
         parts.append(f"waiting until {', '.join(strangers)}, which somebody else added to etcd, is removed from it")
     elif missing_members(judged) and (late := behind(judged)):
         parts.append(f"waiting for {', '.join(late)}, which may not know who is a member now")
+    elif full := [name for name in missing_members(judged) if _is_kept_off_full_volume(judged, name)]:
+        parts.append(f"waiting for larger volumes for {', '.join(full)}: what they had is full")
     if parts and judged.seen.refusal:
         parts.append(judged.seen.refusal)
     return "; ".join(parts)

@@ -65,6 +65,10 @@ class Nodes(Enum):
     GONE = "gone"  # no Node object is left of any
 
 
+#: Nobody runs there just now.
+AWAY = frozenset({Nodes.GONE, Nodes.NOT_READY})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """Where a member's volume can be mounted (`home`), and where its pod is (`node`); `None`: not known.
@@ -102,6 +106,8 @@ class Observation:
     complaints: tuple[Complaint, ...] = ()
     #: By member, of those whose pods are not well; empty where the operator may not read nodes and volumes.
     places: Mapping[str, Place] = field(default_factory=dict)
+    #: Of all nodes, where the Service is of type NodePort; empty where the operator may not read nodes.
+    node_addresses: tuple[str, ...] = ()
     #: By member, at one revision: asked only while etcd's corruption alarm is raised; `None` while they are computed.
     hashes: Mapping[str, KeyHash] | None = field(default_factory=dict)
     remembered: Named = field(default_factory=dict)

@@ -70,6 +70,7 @@ class Picture:
     complaints: tuple[Complaint, ...]
     remembered: Named
     provided: Mapping[Side, Manifest]
+    node_addresses: tuple[str, ...]
 
     def with_raw(self, raw: Manifest) -> "Picture":
         """The same picture with the EtcdCluster as it is after its status was written."""
@@ -114,7 +115,12 @@ class Observer:
             complaints=await self._complaints(namespace, name, objects),
             remembered=_remembered(raw, names, objects, before),
             provided=await self._provided(cluster),
+            node_addresses=await self._node_addresses(cluster),
         )
+
+    async def _node_addresses(self, cluster: EtcdCluster) -> tuple[str, ...]:
+        proxy = cluster.spec.proxy
+        return await self._places.node_addresses() if proxy.enabled and proxy.service.type == "NodePort" else ()
 
     async def _provided(self, cluster: EtcdCluster) -> dict[Side, Manifest]:
         """The Secrets with the user's own authorities."""
@@ -159,6 +165,7 @@ class Observer:
             hashes=await self._compare(picture, told),
             remembered=picture.remembered,
             provided=picture.provided,
+            node_addresses=picture.node_addresses,
             accepted=accepted,
             refusal=refusal,
             resizes=dict(resizes or {}),

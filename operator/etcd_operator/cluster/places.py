@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 FRESH = 3.0
 #: Nodes that are asked for of those that a volume can be mounted on: so many are no single place that could be lost.
 FEW = 4
+#: Nodes whose addresses a certificate may name: more would not fit into handshakes that anybody wants.
+MOST_NAMED = 100
 #: Combinations of labels that are looked up for one volume.
 MOST_SELECTORS = 8
 
@@ -44,6 +46,22 @@ class Places:
         members = _in_question(names, objects) if self._allowed else []
         found = await asyncio.gather(*(self._place(names, objects, member, anew=anew) for member in members))
         return {member: place for member, place in zip(members, found, strict=True) if place is not None}
+
+    async def node_addresses(self) -> tuple[str, ...]:
+        """The internal and external addresses of all nodes, sorted; none where there are more than `MOST_NAMED`."""
+        if not self._allowed:
+            return ()
+        read = lambda: self._kube.list(NODES, None, most=MOST_NAMED + 1)  # noqa: E731
+        try:
+            nodes = await self._cached(("nodes", "all"), read, anew=False)
+        except Forbidden as error:
+            log.info("places.forbidden", error=error.message)
+            self._allowed = False
+            return ()
+        if len(nodes) > MOST_NAMED:
+            return ()
+        found = (each for node in nodes for each in node.get("status", {}).get("addresses") or [])
+        return tuple(sorted({each["address"] for each in found if each["type"] in ("InternalIP", "ExternalIP")}))
 
     async def _place(self, names: Names, objects: Objects, member: str, *, anew: bool) -> Place | None:
         pod, claim = objects.pods.get(member), objects.claims.get(names.claim(member))

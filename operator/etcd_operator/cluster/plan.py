@@ -62,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     object_rules.record_members_on_volumes,
     healing_rules.forget_what_was_given_up,
     restart_rules.restart_in_order,
+    restart_rules.fill_log,
     rotation_rules.rotate_authorities,
     object_rules.restart_members_of_a_lost_authority,
     object_rules.restart_next_member_that_refuses_the_operator,

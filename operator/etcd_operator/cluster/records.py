@@ -17,6 +17,7 @@ from etcd_operator.resources.names import (
     CLUSTER_ID,
     ETCD_VERSION,
     INCARNATION,
+    LOG_INDEX,
     LOG_VERSION,
     MEMBER_ID,
     MEMBER_STATE,
@@ -48,6 +49,7 @@ class Foundation:
     revision: str
     restart: str
     log_version: str
+    log_index: int
     revisions: dict[str, EtcdClusterSpec]
 
 
@@ -107,6 +109,7 @@ def foundation_on(manifest: Manifest | None) -> Foundation | None:
         revision=found.get(REVISION, ""),
         restart=found.get(RESTART, ""),
         log_version=found.get(LOG_VERSION, ""),
+        log_index=int(index) if (index := found.get(LOG_INDEX, "")).isdecimal() else 0,
         revisions=others,
     )
 

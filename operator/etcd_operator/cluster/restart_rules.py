@@ -20,9 +20,9 @@ from etcd_operator.cluster.membership_rules import (
 )
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.settled import is_outdated
-from etcd_operator.cluster.steps import Apply, Delete, Plan
+from etcd_operator.cluster.steps import Apply, Delete, FillLog, Plan
 from etcd_operator.cluster.trouble import is_ready
-from etcd_operator.cluster.upgrade import must_restart_first
+from etcd_operator.cluster.upgrade import SNAPSHOT_COUNT, must_restart_first
 from etcd_operator.resources.blueprint import Blueprint
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
@@ -145,7 +145,7 @@ def why(judged: Judged) -> str:
     """What the restart is for, in the user's words."""
     if judged.pending and must_restart_first(judged.blueprint, judged.seen.cluster.spec):
         running, older = judged.blueprint.spec.version, judged.blueprint.log_version
-        return f"on {running} once more, as {judged.seen.cluster.spec.version} cannot read what {older} logged"
+        return f"on {running} once more, as {judged.seen.cluster.spec.version} cannot read logs of {older}"
     if judged.pending:
         return f"{', '.join(judged.pending)} changed"
     if judged.blueprint.target_revision not in ("", judged.blueprint.revision):
@@ -160,7 +160,8 @@ def why(judged: Judged) -> str:
 def _is_taken_back(judged: Judged, member: SeenMember) -> bool:
     """Whether the member ran, or was to run, what the user wanted for a while, and restarts for what was there before.
 
-    That it has been restarted already shows in the status that stands alone: then its file is the right one again.
+    That it has been restarted already shows in the status that stands alone: then its file is the right one again, and
+    its pod was made since.
     """
     plan, seat = judged.blueprint, judged.blueprint.seat(member.name)
     if plan.target_revision != plan.revision:
@@ -169,17 +170,21 @@ def _is_taken_back(judged: Judged, member: SeenMember) -> bool:
         return True
     if member.pod is not None and member.pod["metadata"]["uid"] == seat.outdated_pod:
         return True
-    return bool(seat.outdated_pod) and not _is_back(member) and _was_told(judged)
+    since = _told_since(judged)
+    if since is None or not seat.outdated_pod or _is_back(member):
+        return False
+    return member.pod is None or datetime.fromisoformat(member.pod["metadata"]["creationTimestamp"]) >= since
 
 
 def _is_back(member: SeenMember) -> bool:
     return member.healthy and member.pod is not None and is_ready(member.pod)
 
 
-def _was_told(judged: Judged) -> bool:
-    """Whether the status that stands says that members restart in order."""
+def _told_since(judged: Judged) -> datetime | None:
+    """Since when something is under way, where the status that stands says that it is a restart in order."""
     standing = judged.seen.cluster.status.conditions if judged.seen.cluster.status else ()
-    return any(each.type == "Progressing" and each.reason == RESTARTING for each in standing)
+    told = (each for each in standing if each.type == "Progressing" and each.reason == RESTARTING)
+    return next((each.last_transition_time for each in told), None)
 
 
 def restart_under_way(judged: Judged) -> str:
@@ -187,9 +192,11 @@ def restart_under_way(judged: Judged) -> str:
     plan, all_ = judged.blueprint, judged.membership.members
     waiting = members_to_restart(judged)
     away = [member for member in all_ if member not in waiting and is_restarting(judged, member)]
-    if not plan.bootstrapped or not (waiting or away):
+    if not plan.bootstrapped or not (waiting or away or plan.log_index):
         return ""
     told = _what_restarts(judged, f"{len(all_) - len(waiting) - len(away)} of {len(all_)}")
+    if not waiting and not away:
+        return f"{told}; waiting until etcd has saved snapshots"
     if away:
         return f"{told}; {away[0].name} comes back: {away[0].why or 'it is not ready yet'}"
     member = next_to_restart(judged)
@@ -209,9 +216,14 @@ def _what_restarts(judged: Judged, done: str) -> str:
 
 def is_restarting(judged: Judged, member: SeenMember) -> bool:
     """Whether the member was restarted for a change that is under way, and is not back yet."""
+    return not _is_back(member) and (_is_taken_back(judged, member) or runs_what_is_new(judged, member))
+
+
+def runs_what_is_new(judged: Judged, member: SeenMember) -> bool:
+    """Whether the member was restarted for a change that is under way, which may be what ails it."""
     plan = judged.blueprint
     under_way = plan.target_revision not in ("", plan.revision)
-    moved = plan.revision_of(member.name) == plan.target_revision and (under_way or _is_taken_back(judged, member))
+    moved = under_way and plan.revision_of(member.name) == plan.target_revision
     return not _is_back(member) and (moved or _restarts_for_trust(judged, member))
 
 
@@ -219,10 +231,21 @@ def _restarts_for_trust(judged: Judged, member: SeenMember) -> bool:
     """Whether a rotation restarts members just now, by the status that stands, and this one has been."""
     if judged.rotating is None or judged.rotating.phase is Phase.REISSUE:
         return False
-    if not _was_told(judged):
+    if _told_since(judged) is None:
         return False
     going = member.pod is None or is_terminating(member.pod)
     return going or not sides_to_restart_for(judged.blueprint, member.pod or {})
+
+
+def fill_log(judged: Judged) -> Plan | None:
+    """Bring on the snapshots that a restart is for, where clients do not write enough; see `upgrade.LOG_UNREADABLE`."""
+    leader, index = judged.membership.leader, judged.blueprint.log_index
+    report = leader.answer.status if leader and leader.answer else None
+    if leader is None or report is None or not judged.membership.confirmed or report.raft_applied_index >= index:
+        return None
+    entries = index - report.raft_applied_index
+    reason = f"etcd saves a snapshot after every {SNAPSHOT_COUNT} entries"
+    return Plan(steps=(FillLog(member=leader.name, entries=entries, through=leader.name, reason=reason),))
 
 
 def wait_for_restart(judged: Judged) -> Plan | None:

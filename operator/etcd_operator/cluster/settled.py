@@ -15,6 +15,7 @@ from typing import Any
 from etcd_operator.api import EtcdClusterSpec, Quantity
 from etcd_operator.cluster.authority import sides_to_restart_for, trust_digest
 from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.outside import outside_names
 from etcd_operator.cluster.records import (
     Proof,
     VolumeRecord,
@@ -26,7 +27,10 @@ from etcd_operator.cluster.records import (
 from etcd_operator.cluster.roster import recorded_recovery, seats
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.cluster.upgrade import (
+    as_before_snapshots,
     has_raised_versions,
+    has_saved_snapshots,
+    index_of_snapshots,
     log_version_after,
     log_version_of_adopted,
     must_restart_first,
@@ -86,7 +90,9 @@ def pending(wanted: EtcdClusterSpec, running: EtcdClusterSpec) -> tuple[str, ...
 
     Of a founded cluster never `spec.members`: who the members are is etcd's to say, and membership follows the spec.
     """
-    return tuple(f"spec.{path}" for path in _differences(_settled(wanted), _settled(running)))
+    return tuple(
+        f"spec.{path}" for path in _differences(_settled(wanted), _settled(as_before_snapshots(running, wanted)))
+    )
 
 
 def blueprint(seen: Observation, proven: Proof) -> Blueprint:
@@ -115,11 +121,13 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         revisions=found.revisions if found else {},
         restart=restart,
         log_version=found.log_version if found else log_version_of_adopted(proven, spec.version),
+        log_index=found.log_index if found else 0,
         members=seen.names.members(spec.members),
         incarnation=incarnation,
         cluster_id=proven.cluster_id,
         recorded_at=proven.recorded_at,
         recovery=recorded_recovery(seen) if proven.cluster_id else None,
+        outside=outside_names(seen),
         peer_authority=_authority_digest(seen, seen.names.peer_certificate),
         client_authority=_authority_digest(seen, seen.names.server_certificate),
     )
@@ -137,20 +145,24 @@ def _on_the_way(seen: Observation, plan: Blueprint) -> Blueprint:
     stays as it is until the spec is corrected.
     """
     wanted, restart = target_spec(seen.cluster.spec, plan.spec), _restart(seen) or plan.restart
+    index, plan = plan.log_index, replace(plan, log_index=0)
     if settled_json(wanted) == settled_json(plan.spec) and restart == plan.restart:
         return plan
     target = revision_of(settled_json(wanted), restart)
     accepted = any(plan.revision_of(member) == target for member in plan.members)
     if problems(wanted) or (not accepted and upgrade_problem(seen, plan.spec, wanted)):
         return replace(plan, target_revision="")
-    log_version = log_version_after(plan, wanted.version)
-    if must_restart_first(plan, wanted):
-        target = revision_of(settled_json(plan.spec), f"{restart}, before {wanted.version}")
+    log_version, prepares = log_version_after(plan, wanted.version), must_restart_first(plan, wanted)
+    if prepares:
+        target = revision_of(settled_json(with_snapshots(plan.spec)), f"{restart}, before {wanted.version}")
         begun = any(plan.revision_of(member) == target for member in plan.members)
         if not begun and not has_raised_versions(seen, plan):
             return plan
         wanted, restart, log_version = with_snapshots(plan.spec), plan.restart, ""
-    if all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members):
+    current = all(plan.revision_of(member) == target and _is_current(seen, plan, member) for member in plan.members)
+    if current and prepares and not has_saved_snapshots(seen, plan, index):
+        plan = replace(plan, log_index=index or index_of_snapshots(seen, plan))
+    elif current:
         done = replace(
             plan,
             spec=wanted,

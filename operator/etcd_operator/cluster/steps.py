@@ -194,7 +194,17 @@ class DisarmAlarm:
     reason: str
 
 
-EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader | DisarmAlarm
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FillLog:
+    """Put so many entries without any effect into the log; `member` is who leads."""
+
+    member: str
+    entries: int
+    through: str
+    reason: str
+
+
+EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader | DisarmAlarm | FillLog
 VolumeStep = GrowVolume | RetainVolume | SetOwner
 Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | Delete | VolumeStep | EtcdStep
 

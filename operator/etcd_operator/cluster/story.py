@@ -14,6 +14,7 @@ from etcd_operator.cluster.steps import (
     Apply,
     Delete,
     DisarmAlarm,
+    FillLog,
     IssueAuthority,
     IssueLeaf,
     MoveLeader,
@@ -65,6 +66,9 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
             case DisarmAlarm():
                 told = f"disarming the alarm {step.alarm.kind} of member {step.member}: {step.reason}"
                 tales.append(_tale("DisarmingAlarm", told))
+            case FillLog():
+                told = f"putting {step.entries} entries without effect into the log: {step.reason}"
+                tales.append(_tale("SavingSnapshots", told))
             case RetainVolume():
                 tales.append(
                     _tale("KeepingVolume", f"PersistentVolume {step.volume} outlives its claim: {step.reason}")

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from etcd_operator.api import MemberStatus
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
-from etcd_operator.cluster.observation import Nodes
+from etcd_operator.cluster.observation import AWAY
 from etcd_operator.cluster.records import is_terminating
-from etcd_operator.cluster.restart_rules import is_restarting
-from etcd_operator.cluster.trouble import etcd_container, is_ready, ready_changed
+from etcd_operator.cluster.restart_rules import runs_what_is_new
+from etcd_operator.cluster.trouble import etcd_container, is_ready, is_unready_for_others, ready_changed
 from etcd_operator.etcd.model import hex_id
 
 #: The count is written down each time that this part of replaceAfter has passed, but not more often than that.
@@ -26,7 +26,6 @@ BREAK = timedelta(seconds=8)
 #: What a person has to mend, or waits for with a reason: told by `Trouble`. Of all that keeps a process from running
 #: only an end that nobody can explain may well be one of the member's own data.
 CURABLE = {"EtcdExited"}
-AWAY = {Nodes.GONE, Nodes.NOT_READY}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +46,7 @@ def unwell(judged: Judged, member: SeenMember) -> Unwell | None:
     standing = _standing(judged, member)
     if not judged.membership.confirmed:
         return standing
-    if not _is_not_ready(member) or not is_curable(judged, member):
+    if not _is_not_ready(judged, member) or not is_curable(judged, member):
         return None
     if standing is None or standing.until > now:
         return Unwell(since=now, until=now)
@@ -82,7 +81,7 @@ def is_curable(judged: Judged, member: SeenMember) -> bool:
         return False
     if is_cut_off(judged, member):
         return True
-    if member.role == "Learner" or member.pod is None or is_restarting(judged, member):
+    if member.role == "Learner" or member.pod is None or runs_what_is_new(judged, member):
         return False
     if is_terminating(member.pod) and member.name in judged.seen.places:
         return False  # its node is there, and ends it some time
@@ -119,8 +118,11 @@ def _standing(judged: Judged, member: SeenMember) -> Unwell | None:
     return Unwell(since=told.unwell_since, until=told.unwell_until) if told.id == hex_id(member.listed.id) else None
 
 
-def _is_not_ready(member: SeenMember) -> bool:
-    return member.pod is None or is_terminating(member.pod) or not is_ready(member.pod)
+def _is_not_ready(judged: Judged, member: SeenMember) -> bool:
+    """Whether Kubernetes finds etcd itself not ready, or its node away."""
+    if member.pod is None or is_terminating(member.pod) or is_cut_off(judged, member):
+        return True
+    return not is_ready(member.pod) and not is_unready_for_others(member.pod)
 
 
 def _was_not_ready_since(member: SeenMember, moment: datetime) -> bool:

@@ -178,6 +178,14 @@ class EtcdClient:
         request = rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=kind)
         await self._call(endpoint, "Maintenance", "Alarm", request, rpc.AlarmResponse, timeout)
 
+    async def write_nothing(self, endpoint: Endpoint, *, timeout: float = 5.0) -> None:
+        """Put an entry into the log that changes nothing: no key, no revision, no alarm, as no member has the ID 0.
+
+        AlarmStore.Deactivate, server/etcdserver/api/v3alarm in 3.6.
+        """
+        request = rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, memberID=0, alarm=rpc.NOSPACE)
+        await self._call(endpoint, "Maintenance", "Alarm", request, rpc.AlarmResponse, timeout)
+
     # Keys: for tests and tools; the operator itself has no business with them
 
     async def put(self, endpoint: Endpoint, key: bytes, value: bytes, *, timeout: float = 5.0) -> int:

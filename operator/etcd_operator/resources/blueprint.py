@@ -17,6 +17,7 @@ from etcd_operator.resources.names import (
     CLUSTER_ID,
     GROUP,
     INCARNATION,
+    LOG_INDEX,
     LOG_VERSION,
     PEER_AUTHORITY,
     RECORDED_AT,
@@ -108,10 +109,15 @@ class Blueprint:
     restart: str = ""
     #: The older version that ran before, until the members have restarted on this one; see `upgrade.LOG_UNREADABLE`.
     log_version: str = ""
+    #: The index up to which all members have to apply their logs before they have saved snapshots of all that it wrote;
+    #: 0 while that is not known.
+    log_index: int = 0
     seats: Mapping[str, Seat] = field(default_factory=dict)
     cluster_id: str = ""
     recorded_at: str = ""
     recovery: Recovery | None = None
+    #: Names and addresses by which clients come from outside, beside those that the user gave.
+    outside: tuple[str, ...] = ()
     #: Digests of the authorities that a member trusts when it starts now; empty while there is none.
     peer_authority: str = ""
     client_authority: str = ""
@@ -253,6 +259,7 @@ def foundation_annotations(blueprint: Blueprint) -> dict[str, str]:
         REVISION: blueprint.revision,
         **({RESTART: blueprint.restart} if blueprint.restart else {}),
         **({LOG_VERSION: blueprint.log_version} if blueprint.log_version else {}),
+        **({LOG_INDEX: str(blueprint.log_index)} if blueprint.log_index else {}),
         ROSTER: _roster(blueprint),
         **_revisions(blueprint),
         **({RECOVERY: _recovery(blueprint.recovery)} if blueprint.recovery else {}),

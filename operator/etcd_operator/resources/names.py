@@ -33,6 +33,8 @@ REVISION = f"{GROUP}/revision"
 RESTART = f"{GROUP}/restart"
 #: The older minor version of etcd that may have written what the members would replay when they start.
 LOG_VERSION = f"{GROUP}/log-version"
+#: The index to which the members have to apply their logs before all that it wrote is in snapshots.
+LOG_INDEX = f"{GROUP}/log-index"
 #: On StatefulSet and ConfigMap: the last rebuild from one member's data, see `Recovery`. On the pod that makes that
 #: member the only one: the loss that it is for.
 RECOVERY = f"{GROUP}/recovery"

@@ -59,7 +59,7 @@ def peer_leaf(blueprint: Blueprint) -> LeafRequest:
 
 def server_leaf(blueprint: Blueprint) -> LeafRequest:
     names = blueprint.names
-    extra = blueprint.spec.tls.client.extra_sans
+    extra = dict.fromkeys((*blueprint.spec.tls.client.extra_sans, *blueprint.outside))
     addresses = tuple(san for san in extra if is_address(san))
     service = (names.client_service, f"{names.client_service}.{names.namespace}", names.client_host())
     return LeafRequest(
