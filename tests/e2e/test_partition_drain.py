@@ -70,8 +70,8 @@ def cordoned(cluster: Cluster, nodes: Sequence[str]) -> Iterator[None]:
             cluster.kubectl("uncordon", *nodes)
 
 
-def lead_operator_from(cluster: Cluster, local: LocalCluster, node: str) -> None:
-    """Have the operator lead from this node, and stand by on another one."""
+def lead_operator_from(cluster: Cluster, local: LocalCluster, node: str, *, standby_on: str = "") -> None:
+    """Have the operator lead from this node, and stand by on another one, or on just that one."""
     others = [each.name for each in local.nodes if each.name != node]
     leader = environment.leader_pod(cluster)
     if node not in operator_nodes(cluster).values():
@@ -80,6 +80,8 @@ def lead_operator_from(cluster: Cluster, local: LocalCluster, node: str) -> None
         replace_operator(cluster, leader)
     if set(operator_nodes(cluster).values()) == {node}:  # as after a test in which no other node was to be had
         replace_operator(cluster, standby(cluster), without=[node])
+    if standby_on and standby_on not in operator_nodes(cluster).values():
+        replace_operator(cluster, standby(cluster), without=[each for each in others if each != standby_on] + [node])
     places = operator_nodes(cluster)
     assert set(places.values()) > {node}, f"nobody stands by elsewhere: {places}"
     here = tuple(pod for pod, on in places.items() if on == node)
@@ -166,8 +168,8 @@ def test_the_operators_node_is_cut_off(etcd: Etcd, cluster: Cluster, reachable: 
 def test_two_of_three_nodes_are_cut_off(etcd: Etcd, cluster: Cluster, reachable: LocalCluster) -> None:
     """With the replica of the operator that acts: the standby is on the node that stays."""
     before = create(etcd)
-    _, *others = (each.name for each in reachable.nodes)
-    lead_operator_from(cluster, reachable, others[0])
+    control_plane, *others = (each.name for each in reachable.nodes)
+    lead_operator_from(cluster, reachable, others[0], standby_on=control_plane)
     victims = [member_on(etcd, node) for node in others]
     with writing(etcd) as writers:
         for node in others:

@@ -1,14 +1,18 @@
 """HAProxy in front of the members: one address, members in turn, and no reload whatever becomes of them."""
 
+import base64
 import csv
 import io
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
 from e2e.support import Cluster, Etcd, Manifest, Snapshot, fresh_namespace, is_ready_pod
+from e2e.writers import writing
+from localcluster.cluster import Cluster as LocalCluster
 
 #: It needs not be asked for.
 PROXY = {"resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
@@ -116,6 +120,64 @@ def wait_members(etcd: Etcd, count: int) -> None:
 
 def up(etcd: Etcd, pod: Manifest) -> int:
     return sum(row["status"].startswith("UP") for row in statistics(etcd, pod).values())
+
+
+def test_clients_behind_the_proxies_hardly_notice_that_members_restart(front: Etcd) -> None:
+    """etcd's graceful stop ends what is under way, and new connections go to members that take them."""
+    with writing(front, application="etcd-proxy") as writers:
+        front.apply(members=3, proxy=PROXY, options={"snapshotCount": 5000})
+        front.wait_settled()
+    writers.check()
+    assert sum(writers.refused.values()) < len(writers.acknowledged) / 20, writers.refused
+    front.apply(members=3, proxy=PROXY)
+    front.wait_settled()
+
+
+def test_clients_from_outside_find_every_nodes_address_in_the_certificate(
+    front: Etcd, local: LocalCluster, tmp_path: Path
+) -> None:
+    """Put and range through etcd's JSON gateway, as with curl."""
+    front.apply(members=3, proxy={**PROXY, "service": {"type": "NodePort"}})
+    service = front.cluster.wait_for_one(
+        lambda seen: all("nodePort" in port for port in seen["spec"]["ports"]), "services", front.namespace, "a"
+    )
+    port = next(port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
+    client = gateway_client(front, tmp_path)
+    deadline = time.monotonic() + 120  # kubelets bring a new certificate to running pods when they like
+    for node in local.nodes:
+        gateway = f"https://{node.address}:{port}/v3/kv"
+        while not verifies(client, gateway):
+            assert time.monotonic() < deadline, f"no certificate for {node.address}"
+            time.sleep(0.5)
+        key, value = base64.b64encode(b"from/outside").decode(), base64.b64encode(node.name.encode()).decode()
+        client.post(f"{gateway}/put", json={"key": key, "value": value}, timeout=5).raise_for_status()
+        found = client.post(f"{gateway}/range", json={"key": key}, timeout=5).json()
+        assert [each["value"] for each in found["kvs"]] == [value]
+    front.apply(members=3, proxy=PROXY)
+    front.cluster.wait_for_one(
+        lambda seen: seen["spec"]["type"] == "ClusterIP", "services", front.namespace, "a", what="no node port"
+    )
+    front.wait_settled()
+
+
+def gateway_client(etcd: Etcd, folder: Path) -> requests.Session:
+    """A client of the JSON gateway with the client Secret, which takes a new connection for each request."""
+    for name, content in etcd.secret("client").items():
+        (folder / name).write_bytes(content)
+    client = requests.Session()
+    client.verify, client.cert = str(folder / "ca.crt"), (str(folder / "tls.crt"), str(folder / "tls.key"))
+    client.headers["Connection"] = "close"
+    return client
+
+
+def verifies(client: requests.Session, gateway: str) -> bool:
+    """Whether each of the next requests, of which every member gets some, finds a certificate for that address."""
+    try:
+        for _ in range(6):
+            client.post(f"{gateway}/range", json={"key": "AA=="}, timeout=5).raise_for_status()
+    except requests.ConnectionError:
+        return False
+    return True
 
 
 def test_clients_do_without_one_proxy(front: Etcd) -> None:

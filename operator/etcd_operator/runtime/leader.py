@@ -2,7 +2,7 @@
 
 The rules are those of Kubernetes' own components. A candidate takes the Lease over only after it has seen it
 unchanged for the whole lease duration on its *own* clock: clocks of other machines are not trusted. The holder
-renews about five times in that time, gives up after two thirds of it, and may not write after four fifths of
+renews about five times in that time, gives up after three quarters of it, and may not write after four fifths of
 it (`may_write`), so that it is silent before anybody else can have taken over, even when its event loop stood
 still meanwhile. A holder that stops in good order empties the Lease, and a standby takes it at its next look.
 
@@ -28,7 +28,7 @@ from etcd_operator.resources.names import Manifest
 #: for another; until the holder gives up; until it may not write.
 RENEW_EVERY = 0.2
 REQUEST_TIMEOUT = 0.3
-GIVE_UP_AFTER = 0.67
+GIVE_UP_AFTER = 0.75
 FENCED_AFTER = 0.8
 #: Seconds between a standby's looks at the Lease, and between attempts to renew after one failed.
 LOOK_EVERY = 0.5
