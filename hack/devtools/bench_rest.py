@@ -142,7 +142,8 @@ def wait_for_rest(cluster: kube.Cluster) -> None:
 
 def resource_versions(cluster: kube.Cluster) -> dict[str, str]:
     """The version of everything that the operator alone writes to while nothing happens."""
-    plurals = ("etcdclusters", "statefulsets", "configmaps", "secrets", "services", "poddisruptionbudgets")
+    workloads = ("etcdclusters", "statefulsets", "deployments")
+    plurals = (*workloads, "configmaps", "secrets", "services", "poddisruptionbudgets", "networkpolicies")
     return {
         f"{plural}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
         for plural in plurals

@@ -33,6 +33,7 @@ PREFIXES = {
     "statefulsets": "/apis/apps/v1",
     "deployments": "/apis/apps/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
     "leases": "/apis/coordination.k8s.io/v1",
     "storageclasses": "/apis/storage.k8s.io/v1",
     "endpointslices": "/apis/discovery.k8s.io/v1",

@@ -6,7 +6,7 @@ from devtools import environment
 from e2e.support import Etcd, condition_of
 from localcluster.cluster import Cluster as LocalCluster
 
-OWNED = ("statefulsets", "configmaps", "services", "poddisruptionbudgets", "secrets", "pods")
+OWNED = ("statefulsets", "configmaps", "services", "poddisruptionbudgets", "networkpolicies", "secrets", "pods")
 
 
 def delete_all(etcd: Etcd) -> None:

@@ -120,7 +120,8 @@ def test_at_rest_nothing_is_written(plain: Etcd) -> None:
     else:
         pytest.fail("the status never comes to rest")
     before = versions(etcd)
-    changes = ["etcdclusters", "statefulsets", "configmaps", "secrets", "services", "poddisruptionbudgets"]
+    objects = ["secrets", "services", "poddisruptionbudgets", "networkpolicies"]
+    changes = ["etcdclusters", "statefulsets", "configmaps", *objects]
     for picture in feed.follow(etcd.cluster.kubeconfig, changes, etcd.namespace, timeout=REST):
         seen = {
             f"{plural}/{name}": item["metadata"]["resourceVersion"]
@@ -140,6 +141,7 @@ def versions(etcd: Etcd) -> dict[str, str]:
         "secrets",
         "services",
         "poddisruptionbudgets",
+        "networkpolicies",
         "persistentvolumeclaims",
     )
     return {

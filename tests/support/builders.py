@@ -24,6 +24,7 @@ from etcd_operator.resources.blueprint import Blueprint, Seat
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.config_map import config_map
 from etcd_operator.resources.names import Manifest, Names
+from etcd_operator.resources.network_policies import members_policy
 from etcd_operator.resources.pod_disruption_budget import pod_disruption_budget
 from etcd_operator.resources.secrets import (
     LeafRequest,
@@ -315,6 +316,7 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
 
 def _objects(plan: Blueprint) -> Objects:
     budget, service = pod_disruption_budget(plan), client_service(plan)
+    policy = members_policy(plan, directly=True)
     plan = with_authorities(plan)
     refreshed = {n.FILES_REFRESHED: plan.refreshed(plan.members[0])} if plan.bootstrapped else {}
     annotations = {n.REVISION: plan.revision, **plan.authority_annotations, **refreshed}
@@ -324,6 +326,7 @@ def _objects(plan: Blueprint) -> Objects:
         services=_named(live(sealed(each)) for each in (peer_service(plan), service) if each),
         secrets=secrets(plan),
         disruption_budgets=_named([live(sealed(budget))] if budget else []),
+        network_policies=_named([live(sealed(policy))] if policy else []),
         pods=_named(pod(member, annotations=dict(annotations)) for member in plan.members),
         claims=_named(claim(plan, member) for member in plan.members),
     )

@@ -30,6 +30,7 @@ def carried_out(seen: Observation) -> Observation:
             "ConfigMap": "config_maps",
             "StatefulSet": "stateful_sets",
             "PodDisruptionBudget": "disruption_budgets",
+            "NetworkPolicy": "network_policies",
         }
         for step in applies:
             seen = with_object(seen, kinds[step.manifest["kind"]], live(step.manifest))

@@ -6,6 +6,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.resources.compare import sealed
 from etcd_operator.resources.names import Manifest, helper_labels
+from etcd_operator.resources.network_policies import members_policy, proxy_policy
 from etcd_operator.resources.proxy import (
     members_service,
     proxy_config_map,
@@ -22,6 +23,7 @@ PLACES = {
     "Service": "services",
     "Deployment": "deployments",
     "PodDisruptionBudget": "disruption_budgets",
+    "NetworkPolicy": "network_policies",
 }
 
 
@@ -35,6 +37,8 @@ def proxied(*, ready: int = 2, through_proxy: bool = True, **proxy: Any) -> Obse
         members_service(plan),
         proxy_deployment(plan),
         proxy_disruption_budget(plan),
+        proxy_policy(plan),
+        members_policy(plan, directly=not (ready and through_proxy)),
         client_service(plan, through_proxy=through_proxy),
     )
     for manifest in made:

@@ -47,7 +47,11 @@ def test_it_is_made_after_all_that_its_pods_use() -> None:
     for step in first.steps:
         assert isinstance(step, Apply)
         seen = with_object(seen, PLACES[step.manifest["kind"]], live(step.manifest))
-    assert names(planned(seen)) == ["Deployment a-proxy", "PodDisruptionBudget a-proxy"]
+    assert names(planned(seen)) == [
+        "Deployment a-proxy",
+        "PodDisruptionBudget a-proxy",
+        "NetworkPolicy a-proxy",
+    ]
 
 
 def test_nothing_is_made_unless_it_is_asked_for() -> None:
@@ -98,6 +102,10 @@ def test_nothing_is_changed_where_proxies_are_not_ready_because_no_member_is() -
 
 def test_a_proxy_that_is_switched_off_goes_once_clients_are_led_past_it() -> None:
     seen = with_spec(proxied(), proxy={"enabled": False})
+    (step,) = planned(seen).steps
+    assert isinstance(step, Apply)
+    assert names(planned(seen)) == ["NetworkPolicy a"], "clients may come directly before they are led there"
+    seen = with_object(seen, "network_policies", live(step.manifest))
     assert selector(seen)["app.kubernetes.io/name"] == "etcd"
     (step,) = planned(seen).steps
     assert isinstance(step, Apply)
@@ -105,9 +113,17 @@ def test_a_proxy_that_is_switched_off_goes_once_clients_are_led_past_it() -> Non
     assert names(planned(led_past)) == [
         "Deployment a-proxy",
         "PodDisruptionBudget a-proxy",
+        "NetworkPolicy a-proxy",
         "ConfigMap a-proxy",
         "Secret a-proxy",
         "Service a-members",
+    ]
+
+
+def test_network_policies_that_are_not_wanted_any_more_go() -> None:
+    assert names(planned(with_spec(proxied(), access={"networkPolicy": "Off"}))) == [
+        "NetworkPolicy a-proxy",
+        "NetworkPolicy a",
     ]
 
 

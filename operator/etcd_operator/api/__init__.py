@@ -15,6 +15,7 @@ from etcd_operator.api.etcdcluster import (
     PodTemplateMetadata,
     StorageSpec,
 )
+from etcd_operator.api.etcdcluster_access import AccessSpec, IPBlock, LabelRequirement, LabelSelector, NetworkPolicyPeer
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
 from etcd_operator.api.etcdcluster_proxy import ProxyService, ProxySpec, ProxyTimeouts
@@ -33,6 +34,7 @@ __all__ = [
     "OWNED_OPTIONS",
     "SUPPORTED_MINORS",
     "VERSION",
+    "AccessSpec",
     "AutoCompaction",
     "Bootstrap",
     "ClientTLS",
@@ -44,9 +46,13 @@ __all__ = [
     "EtcdClusterStatus",
     "EtcdOptions",
     "HealingSpec",
+    "IPBlock",
     "ImageSpec",
+    "LabelRequirement",
+    "LabelSelector",
     "LocalObjectReference",
     "MemberStatus",
+    "NetworkPolicyPeer",
     "ObjectMeta",
     "PeerTLS",
     "PodTemplate",

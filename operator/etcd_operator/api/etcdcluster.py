@@ -19,6 +19,7 @@ from etcd_operator.api.base import (
     ObjectMeta,
     Rule,
 )
+from etcd_operator.api.etcdcluster_access import AccessSpec
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import EtcdOptions
 from etcd_operator.api.etcdcluster_proxy import ProxySpec
@@ -187,6 +188,8 @@ class EtcdClusterSpec(ApiModel):
     """Encryption and authentication, on unless switched off."""
     proxy: ProxySpec = Field(default_factory=ProxySpec)
     """HAProxy in front of the members."""
+    access: AccessSpec = Field(default_factory=AccessSpec)
+    """Who may reach the etcd over the network."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """What the members' pods should have beyond what the operator gives them: labels, a node selector,
     tolerations, more containers.

@@ -43,6 +43,7 @@ from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
+    NETWORKPOLICIES,
     PDBS,
     PODS,
     PVCS,
@@ -62,7 +63,18 @@ log = structlog.get_logger(__name__)
 
 #: What steps delete and annotate, by kind.
 RESOURCES: dict[str, Resource] = {
-    resource.kind: resource for resource in (PODS, PVCS, STATEFULSETS, DEPLOYMENTS, PDBS, CONFIGMAPS, SECRETS, SERVICES)
+    resource.kind: resource
+    for resource in (
+        PODS,
+        PVCS,
+        STATEFULSETS,
+        DEPLOYMENTS,
+        PDBS,
+        NETWORKPOLICIES,
+        CONFIGMAPS,
+        SECRETS,
+        SERVICES,
+    )
 }
 
 

@@ -80,7 +80,14 @@ class EtcdClusterController:
         everywhere = not settings.watch_namespaces
         image, own = settings.agent_image, settings.pod_name
         images = AgentImage(kube, given=image, namespace=settings.lease_namespace, pod=own)
-        self._observer = Observer(kube=kube, etcd=self._etcd, domain=domain, everywhere=everywhere, images=images)
+        self._observer = Observer(
+            kube=kube,
+            etcd=self._etcd,
+            domain=domain,
+            everywhere=everywhere,
+            images=images,
+            namespace=settings.lease_namespace,
+        )
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()

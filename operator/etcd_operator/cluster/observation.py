@@ -27,6 +27,7 @@ class Objects:
     secrets: Named = field(default_factory=dict)
     disruption_budgets: Named = field(default_factory=dict)
     deployments: Named = field(default_factory=dict)
+    network_policies: Named = field(default_factory=dict)
     pods: Named = field(default_factory=dict)
     #: Pods with the cluster's label that are no members': that of a recovery, and what an older StatefulSet left.
     other_pods: Named = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Objects:
             self.secrets,
             self.disruption_budgets,
             self.deployments,
+            self.network_policies,
             self.pods,
             self.other_pods,
             self.claims,
@@ -106,6 +108,7 @@ class Observation:
     complaints: tuple[Complaint, ...] = ()
     #: By member, of those whose pods are not well; empty where the operator may not read nodes and volumes.
     places: Mapping[str, Place] = field(default_factory=dict)
+    operator_namespace: str = ""
     #: Of all nodes, where the Service is of type NodePort; empty where the operator may not read nodes.
     node_addresses: tuple[str, ...] = ()
     #: By member, at one revision: asked only while etcd's corruption alarm is raised; `None` while they are computed.

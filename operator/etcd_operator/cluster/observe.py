@@ -31,6 +31,7 @@ from etcd_operator.kube.resources import (
     DEPLOYMENTS,
     ETCDCLUSTERS,
     EVENTS,
+    NETWORKPOLICIES,
     PDBS,
     PODS,
     PVCS,
@@ -80,11 +81,17 @@ class Picture:
 class Observer:
     """Reads clusters for one operator."""
 
-    def __init__(self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool, images: AgentImage) -> None:
-        """`everywhere`: the operator was installed for all namespaces, and may read what is in none."""
+    def __init__(
+        self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool, images: AgentImage, namespace: str
+    ) -> None:
+        """`everywhere`: the operator was installed for all namespaces, and may read what is in none.
+
+        `namespace` is its own.
+        """
         self._kube = kube
         self._etcd = etcd
         self._domain = domain
+        self._namespace = namespace
         self._identities = Identities()
         self._images = images
         self._places = Places(kube, allowed=everywhere)
@@ -166,6 +173,7 @@ class Observer:
             remembered=picture.remembered,
             provided=picture.provided,
             node_addresses=picture.node_addresses,
+            operator_namespace=self._namespace,
             accepted=accepted,
             refusal=refusal,
             resizes=dict(resizes or {}),
@@ -175,9 +183,9 @@ class Observer:
         )
 
     async def _objects(self, namespace: str, name: str) -> Objects:
-        kinds = (STATEFULSETS, CONFIGMAPS, SERVICES, SECRETS, PDBS, DEPLOYMENTS, PODS, PVCS)
+        kinds = (STATEFULSETS, CONFIGMAPS, SERVICES, SECRETS, PDBS, DEPLOYMENTS, NETWORKPOLICIES, PODS, PVCS)
         lists = await asyncio.gather(*(self._labelled(kind, namespace, name) for kind in kinds))
-        stateful_sets, config_maps, services, found, budgets, deployments, pods, claims = lists
+        stateful_sets, config_maps, services, found, budgets, deployments, policies, pods, claims = lists
         return Objects(
             stateful_sets=stateful_sets,
             config_maps=config_maps,
@@ -185,6 +193,7 @@ class Observer:
             secrets=found,
             disruption_budgets=budgets,
             deployments=deployments,
+            network_policies=policies,
             pods=pods,
             claims=claims,
         )

@@ -10,6 +10,7 @@ from etcd_operator.cluster.object_rules import applies
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.steps import Delete, Plan
 from etcd_operator.resources.names import Manifest, proxy_selector
+from etcd_operator.resources.network_policies import members_policy, proxy_policy
 from etcd_operator.resources.proxy import (
     members_service,
     proxy_config_map,
@@ -34,6 +35,7 @@ def keep_proxy_right(judged: Judged) -> Plan | None:
     steps = (
         *applies(judged, seen.objects.deployments, [proxy_deployment(plan)]),
         *applies(judged, seen.objects.disruption_budgets, [proxy_disruption_budget(plan)]),
+        *applies(judged, seen.objects.network_policies, [proxy_policy(plan)]),
     )
     return Plan(steps=steps) if steps else None
 
@@ -52,11 +54,13 @@ def remove_proxy(judged: Judged) -> Plan | None:
             members_service(plan),
             proxy_deployment(plan),
             proxy_disruption_budget(plan),
+            proxy_policy(plan),
+            members_policy(plan, directly=True),
         )
         if each is not None
     }
     steps = tuple(
-        Delete.of(each["kind"], each, "spec.proxy does not ask for it any more")
+        Delete.of(each["kind"], each, "the spec does not ask for it any more")
         for each in _made(judged)
         if (each["kind"], each["metadata"]["name"]) not in wanted and not is_terminating(each)
     )
@@ -69,6 +73,8 @@ def _made(judged: Judged) -> Iterator[Manifest]:
     places = (
         (objects.deployments, names.proxy),
         (objects.disruption_budgets, names.proxy),
+        (objects.network_policies, names.proxy),
+        (objects.network_policies, names.stateful_set),
         (objects.config_maps, names.proxy),
         (objects.secrets, names.proxy),
         (objects.services, names.members_service),

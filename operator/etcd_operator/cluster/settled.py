@@ -128,6 +128,7 @@ def blueprint(seen: Observation, proven: Proof) -> Blueprint:
         recorded_at=proven.recorded_at,
         recovery=recorded_recovery(seen) if proven.cluster_id else None,
         outside=outside_names(seen),
+        operator_namespace=seen.operator_namespace,
         peer_authority=_authority_digest(seen, seen.names.peer_certificate),
         client_authority=_authority_digest(seen, seen.names.server_certificate),
     )
@@ -257,6 +258,7 @@ def refounded(seen: Observation) -> Blueprint:
         template_revision=revision,
         target_revision=revision,
         restart=_restart(seen),
+        operator_namespace=seen.operator_namespace,
     )
 
 
@@ -341,7 +343,8 @@ def _with_live_fields(seen: Observation, running: EtcdClusterSpec, *, founded: b
         made = size_of_new_volumes(seen.objects.stateful_sets.get(seen.names.stateful_set))
         storage = storage.model_copy(update={"size": made or wanted.storage.size})
     members = wanted.members if founded else running.members
-    return running.model_copy(update={"tls": tls, "storage": storage, "members": members, "proxy": wanted.proxy})
+    beside = {"proxy": wanted.proxy, "access": wanted.access}
+    return running.model_copy(update={"tls": tls, "storage": storage, "members": members, **beside})
 
 
 def size_of_new_volumes(stateful_set: Manifest | None) -> Quantity | None:

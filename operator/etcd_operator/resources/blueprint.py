@@ -118,6 +118,8 @@ class Blueprint:
     recovery: Recovery | None = None
     #: Names and addresses by which clients come from outside, beside those that the user gave.
     outside: tuple[str, ...] = ()
+    #: Where the operator runs; for NetworkPolicies.
+    operator_namespace: str = ""
     #: Digests of the authorities that a member trusts when it starts now; empty while there is none.
     peer_authority: str = ""
     client_authority: str = ""

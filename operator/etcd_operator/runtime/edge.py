@@ -26,6 +26,7 @@ from etcd_operator.kube.connection import Connection, CredentialsError
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
+    NETWORKPOLICIES,
     OWN_KINDS,
     PDBS,
     PODS,
@@ -39,7 +40,7 @@ from etcd_operator.resources.names import CLUSTER_LABEL, MANAGED_BY_LABEL, MANAG
 from etcd_operator.runtime.controller import Key
 
 #: What we own. An event of such an object is one for the EtcdCluster that its label names.
-OWNED = (STATEFULSETS, DEPLOYMENTS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS)
+OWNED = (STATEFULSETS, DEPLOYMENTS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS, NETWORKPOLICIES)
 
 METADATA_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 #: Objects a page of the initial lists.

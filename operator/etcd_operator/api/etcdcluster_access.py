@@ -1,0 +1,99 @@
+"""Who may reach an EtcdCluster over the network.
+
+Pure. See `etcdcluster` for the kind that this is a part of.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from etcd_operator.api.base import ATOMIC, ApiModel, Rule
+
+_LABELS = {
+    "type": "object",
+    "maxProperties": 16,
+    "additionalProperties": {"type": "string", "maxLength": 63},
+}
+_LABEL = Annotated[str, Field(max_length=63)]
+_CIDR = Annotated[
+    str,
+    Field(min_length=1, max_length=64),
+    Rule("isCIDR(self)", "must be a range of addresses such as 192.0.2.0/24"),
+]
+
+
+class LabelRequirement(ApiModel):
+    """What one label must be, or must not."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "is needed for In and NotIn, and for them alone",
+            field_path=".values",
+        ),
+    )
+
+    key: Annotated[str, Field(min_length=1, max_length=316)]
+    """The label."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How it is judged."""
+    values: Annotated[tuple[_LABEL, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None = None
+    """What it is to be, or not to be."""
+
+
+class LabelSelector(ApiModel):
+    """Whom labels select, as everywhere in Kubernetes; empty: all."""
+
+    match_labels: Annotated[dict[str, str], WithJsonSchema(_LABELS)] | None = None
+    """Labels, each with its value."""
+    match_expressions: (
+        Annotated[tuple[LabelRequirement, ...], Field(max_length=16, json_schema_extra=ATOMIC)] | None
+    ) = None
+    """What else labels must be."""
+
+
+class IPBlock(ApiModel):
+    """A range of addresses, and what of it is not meant."""
+
+    cidr: _CIDR
+    """The range, such as 192.0.2.0/24."""
+    except_: Annotated[tuple[_CIDR, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None = Field(
+        default=None, alias="except"
+    )
+    """Ranges within it that are not meant."""
+
+
+class NetworkPolicyPeer(ApiModel):
+    """Pods, or addresses, as in a NetworkPolicy."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",
+            "must name either pods (podSelector, namespaceSelector, or both) or addresses (ipBlock)",
+        ),
+    )
+
+    pod_selector: LabelSelector | None = None
+    """Pods with these labels: of the EtcdCluster's namespace, or of those that namespaceSelector selects."""
+    namespace_selector: LabelSelector | None = None
+    """Pods of namespaces with these labels; {} for all namespaces."""
+    ip_block: IPBlock | None = None
+    """Whoever has such an address, where it is not a pod's."""
+
+
+_PEERS = Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=32, json_schema_extra=ATOMIC)]
+
+
+class AccessSpec(ApiModel):
+    """Who may reach the etcd over the network, beside those who always may: members, proxies, the operator, kubelets.
+
+    NetworkPolicies say it, so that it counts where the cluster's network enforces those. Whoever reaches it still needs
+    a client certificate.
+    """
+
+    network_policy: Literal["Managed", "Off"] = "Managed"
+    """"Off", in quotes as YAML takes a bare Off for false: the operator keeps no NetworkPolicies."""
+    from_: Annotated[_PEERS, Field(alias="from")] = ()
+    """Who may reach the members past the proxy. The proxy is open to everybody, as are members without one."""
+    metrics_from: _PEERS = ()
+    """Who may read the metrics of members and proxies, and the proxies' statistics page: Prometheus, for one."""

@@ -1,0 +1,79 @@
+"""Who may reach members and proxies over the network; `None` where the operator is to keep no NetworkPolicies.
+
+Pure. Kubelets need not be named: a node always reaches its own pods.
+"""
+
+from collections.abc import Sequence
+
+from etcd_operator.api import NetworkPolicyPeer
+from etcd_operator.resources.blueprint import Blueprint, owned_metadata
+from etcd_operator.resources.names import Manifest, proxy_selector, selector_labels
+
+#: Set by Kubernetes on every namespace.
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+def members_policy(blueprint: Blueprint, *, directly: bool) -> Manifest | None:
+    """Members reach each other, proxies all that clients use; the operator everything.
+
+    `directly`: the Service leads clients to the members themselves, so that everybody may come.
+    """
+    own, proxies = selector_labels(blueprint.names.name), proxy_selector(blueprint.names.name)
+    named = _peers(blueprint.spec.access.from_)
+    return _policy(
+        blueprint,
+        blueprint.names.stateful_set,
+        own,
+        [
+            _rule([_pods(own)], "peer"),
+            _rule([_pods(proxies)], "client", "http", "metrics"),
+            _rule([_operator(blueprint)], "client", "http", "metrics", "peer"),
+            *([_rule([], "client", "http")] if directly else []),
+            *([_rule(named, "client", "http")] if named and not directly else []),
+            *_metrics(blueprint, "metrics"),
+        ],
+    )
+
+
+def proxy_policy(blueprint: Blueprint) -> Manifest | None:
+    """Everybody may come through the proxies."""
+    if not blueprint.proxy.enabled:
+        return None
+    selector = proxy_selector(blueprint.names.name)
+    rules = [_rule([], "client", "http"), *_metrics(blueprint, "stats")]
+    return _policy(blueprint, blueprint.names.proxy, selector, rules)
+
+
+def _policy(blueprint: Blueprint, name: str, selector: dict[str, str], rules: list[Manifest]) -> Manifest | None:
+    if blueprint.spec.access.network_policy == "Off":
+        return None
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": owned_metadata(blueprint, name),
+        "spec": {"podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress"], "ingress": rules},
+    }
+
+
+def _rule(peers: Sequence[Manifest], *ports: str) -> Manifest:
+    """Those who may reach these ports, by their names on the pods; everybody, where nobody is named."""
+    reached = [{"protocol": "TCP", "port": port} for port in ports]
+    return {"from": list(peers), "ports": reached} if peers else {"ports": reached}
+
+
+def _metrics(blueprint: Blueprint, port: str) -> list[Manifest]:
+    peers = _peers(blueprint.spec.access.metrics_from)
+    return [_rule(peers, port)] if peers else []
+
+
+def _pods(labels: dict[str, str]) -> Manifest:
+    return {"podSelector": {"matchLabels": labels}}
+
+
+def _operator(blueprint: Blueprint) -> Manifest:
+    """The operator's namespace: how its pods are labelled is for whoever installs it to say."""
+    return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: blueprint.operator_namespace}}}
+
+
+def _peers(peers: Sequence[NetworkPolicyPeer]) -> list[Manifest]:
+    return [peer.model_dump(by_alias=True, exclude_none=True, mode="json") for peer in peers]
