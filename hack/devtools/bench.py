@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from devtools import bench_lifecycle, bench_rest, environment, kube
+from devtools import bench_lifecycle, bench_proxy, bench_rest, environment, kube
 from devtools.bench_sides import NAMESPACE, PATIENCE, etcd_cluster, golden, remove_golden, wait_until_clean
 from localcluster import artifacts
 from localcluster.progress import Progress
@@ -135,6 +135,20 @@ def lifecycle(options: argparse.Namespace) -> None:
         print(json.dumps(rounded), flush=True)
 
 
+def proxy(options: argparse.Namespace) -> None:
+    """Puts and ranges to the members and through the proxies, in turn."""
+    cluster = open_cluster(options)
+    environment.make_namespace(cluster, NAMESPACE)
+    try:
+        report = asdict(bench_proxy.measure(cluster))
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    for key, value in report.items():
+        print(f"{key:18} {value}", flush=True)
+    if options.json:
+        print(json.dumps(report), flush=True)
+
+
 def _rounded(value: object) -> object:
     if isinstance(value, dict):
         return {key: _rounded(each) for key, each in value.items()}
@@ -169,6 +183,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--crashing", type=int, default=0, help="EtcdClusters beside them that crash all the time (%(default)s)"
     )
     creating.set_defaults(run=create)
+    proxying = commands.add_parser("proxy", parents=[common], help="what the proxy costs its clients")
+    proxying.set_defaults(run=proxy)
     resting = commands.add_parser("rest", parents=[common], help="what the operator costs while nothing happens")
     resting.add_argument("--seconds", type=float, default=120.0, help="how long to look (%(default)g)")
     resting.add_argument("--clusters", type=int, default=3, help="EtcdClusters at rest (%(default)s)")

@@ -30,6 +30,14 @@ class Endpoints:
         threading.Thread(target=self._follow_pods, daemon=True, name="endpoints").start()
         threading.Thread(target=self._follow_secret, daemon=True, name="endpoints' Secret").start()
 
+    def read(self) -> dict[str, Endpoint]:
+        """Those of this moment, without following. Raises AssertionError while clients have no Secret."""
+        self._who = self._identity()
+        self._note(
+            {pod["metadata"]["name"]: pod for pod in self.cluster.list("pods", self.namespace, labels=self._labels)}
+        )
+        return self.now
+
     def stop(self) -> None:
         """Follow no more."""
         self._stop.set()
@@ -45,13 +53,19 @@ class Endpoints:
 
     def _follow_pods(self) -> None:
         cluster = self.cluster.apart()
-        labels = f"app.kubernetes.io/name={self.application},{CLUSTER_LABEL}={self.name}"
         while not self._stop.is_set():
-            for pods in cluster.snapshots("pods", self.namespace, labels=labels, timeout=3600):
-                addresses = {name: pod["status"].get("podIP") for name, pod in pods.items()}
-                self._addresses = {name: address for name, address in addresses.items() if address}
+            for pods in cluster.snapshots("pods", self.namespace, labels=self._labels, timeout=3600):
+                self._note(pods)
                 if self._stop.is_set():
                     return
+
+    @property
+    def _labels(self) -> str:
+        return f"app.kubernetes.io/name={self.application},{CLUSTER_LABEL}={self.name}"
+
+    def _note(self, pods: kube.Snapshot) -> None:
+        addresses = {name: pod["status"].get("podIP") for name, pod in pods.items()}
+        self._addresses = {name: address for name, address in addresses.items() if address}
 
     def _follow_secret(self) -> None:
         """As a client that reads its Secret again when it changes."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from devtools import bench, bench_rest, bench_sides, demo, environment, kube, layers
+from devtools import bench, bench_proxy, bench_rest, bench_sides, demo, environment, kube, layers
 from devtools.layers import Tally
 from devtools.patience import Ticks, stretch
 from devtools.project import ROOT
@@ -242,6 +242,23 @@ def test_a_members_line_says_what_etcd_says_once_it_is_up() -> None:
 def test_the_ratio_is_that_of_the_medians() -> None:
     summary = bench.summarize([6.0, 5.0, 100.0], [9.0, 1.0, 7.5])
     assert (summary.floor_s, summary.ours_s, summary.ratio) == (6.0, 7.5, 1.25)
+
+
+def test_what_the_proxy_costs() -> None:
+    def side(requests: int, seconds_each: float) -> bench_proxy.Side:
+        return bench_proxy.Side(took=[seconds_each] * requests, seconds=10.0)
+
+    report = bench_proxy.compare(
+        {
+            ("etcd", "put"): side(1000, 0.010),
+            ("etcd-proxy", "put"): side(900, 0.0115),
+            ("etcd", "range"): side(2000, 0.005),
+            ("etcd-proxy", "range"): side(1900, 0.0052),
+        }
+    )
+    assert (report.put_ratio, report.range_ratio) == (0.9, 0.95)
+    assert (report.put_added_ms_p50, report.range_added_ms_p50) == (1.5, 0.2)
+    assert (report.direct_puts_s, report.direct_ranges_s) == (100, 200)
 
 
 def test_the_floor_is_the_one_that_all_figures_were_measured_against() -> None:
