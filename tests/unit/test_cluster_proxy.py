@@ -9,7 +9,7 @@ from etcd_operator.cluster.conditions import Outcome, degraded
 from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.steps import Apply, Delete, Plan
 from etcd_operator.resources.names import Manifest, proxy_selector
-from support.builders import down, judged, live, observation, with_object, with_spec, without
+from support.builders import down, edited, judged, live, observation, with_object, with_spec, without
 from support.plans import planned
 from support.proxies import PLACES, proxied, proxy_pod
 
@@ -165,3 +165,13 @@ def test_proxies_that_are_not_ready_are_told(seen: Observation, told: str) -> No
     condition = degraded(judged(seen), Outcome(plan=Plan()))
     assert (condition.status, condition.message if told else "") == ("True" if told else "False", told)
     assert (condition.reason == "ProxiesUnhealthy") is bool(told)
+
+
+def test_pods_that_kubernetes_does_not_make_are_told() -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}
+    seen = without(proxied(), "other_pods", "a-proxy-0", "a-proxy-1")
+    seen = edited(seen, "deployments", "a-proxy", lambda made: made.update(status={"conditions": [failure]}))
+    found = judged(seen)
+    told = degraded(found, Outcome(plan=planned(seen)))
+    assert told.reason == "ProxiesUnhealthy"
+    assert "0 of 2 proxies are ready: pods cannot be made: exceeded quota: small; clients are led" in told.message

@@ -61,10 +61,22 @@ def proxy_problem(judged: Judged) -> str:
         return ""
     ready, wanted = len(ready_proxies(judged)), plan.proxy.replicas
     reasons = [reason for pod in proxies(judged) if not is_ready(pod) and (reason := _why(judged, pod))]
+    reasons += _why_not_made(judged)
     if not reasons:
         return ""
     means = "" if ready else "; clients are led to the members themselves meanwhile"
     return f"{ready} of {wanted} proxies are ready: {'; '.join(reasons)}{means}"
+
+
+def _why_not_made(judged: Judged) -> list[str]:
+    """What keeps Kubernetes from making pods for proxies, such as a quota, in its own words."""
+    deployment = judged.seen.objects.deployments.get(judged.blueprint.names.proxy) or {}
+    conditions = deployment.get("status", {}).get("conditions") or []
+    return [
+        f"pods cannot be made: {each.get('message', '')}"
+        for each in conditions
+        if each["type"] == "ReplicaFailure" and each["status"] == "True"
+    ]
 
 
 def _why(judged: Judged, pod: Manifest) -> str:
