@@ -1,5 +1,6 @@
 """HAProxy in front of the members: one address, members in turn, and no reload whatever becomes of them."""
 
+import asyncio
 import base64
 import csv
 import io
@@ -7,15 +8,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import requests
 
 from e2e.support import Cluster, Etcd, Manifest, Snapshot, fresh_namespace, is_ready_pod
+from e2e.watches import Watches
 from e2e.writers import writing
 from localcluster.cluster import Cluster as LocalCluster
 
 #: It needs not be asked for.
 PROXY = {"resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
+#: Idle watches, each on a connection of its own, and how long those may last.
+WATCHES, LASTING = 1000, aiohttp.ClientTimeout(total=300)
 PROXIES = "app.kubernetes.io/name=etcd-proxy"
 
 
@@ -187,6 +192,34 @@ def test_clients_do_without_one_proxy(front: Etcd) -> None:
     front.put("without", "one")
     wait_proxies(front, ready=2)
     assert victim not in proxies(front)
+
+
+def test_a_thousand_idle_watches_on_a_proxy_that_is_killed_are_opened_once_more(front: Etcd, tmp_path: Path) -> None:
+    victim, other = proxies(front).values()
+    first, second = victim["status"]["podIP"], other["status"]["podIP"]
+
+    async def lose_the_proxy() -> Watches:
+        watches = Watches(front, "idle", tmp_path)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=LASTING) as session:
+            running = [asyncio.create_task(watches.watch(session, first, second)) for _ in range(WATCHES)]
+            await reached(watches, WATCHES)
+            front.cluster.delete("pods", front.namespace, victim["metadata"]["name"], gracePeriodSeconds=0)
+            await reached(watches, 2 * WATCHES)
+            await asyncio.to_thread(front.put, "idle", "no more")
+            await asyncio.gather(*running)
+        return watches
+
+    watches = asyncio.run(lose_the_proxy())
+    assert (watches.opened, watches.failed, watches.told) == (2 * WATCHES, 0, WATCHES)
+    wait_proxies(front, ready=2)
+
+
+async def reached(watches: Watches, opened: int) -> None:
+    """Wait until so many watches have been opened; there is no event of that, so look again."""
+    async with asyncio.timeout(120):
+        while watches.opened < opened:
+            assert not watches.failed, f"{watches.failed} watches could not be opened"
+            await asyncio.sleep(0.1)
 
 
 def test_proxies_that_cannot_start_are_told_and_cost_nobody_anything(front: Etcd) -> None:
