@@ -209,7 +209,8 @@ class Etcd:
 
     def pods(self) -> dict[str, Manifest]:
         """Its members' pods now, by name."""
-        return {pod["metadata"]["name"]: pod for pod in self.cluster.list("pods", self.namespace, labels=self.labels)}
+        labels = f"app.kubernetes.io/name=etcd,{self.labels}"
+        return {pod["metadata"]["name"]: pod for pod in self.cluster.list("pods", self.namespace, labels=labels)}
 
     def claims(self) -> dict[str, Manifest]:
         """Its volume claims now, by name."""

@@ -93,11 +93,26 @@ def test_an_application_needs_no_more_than_the_client_secret(plain: Etcd) -> Non
     assert held["endpoints"].decode() == f"https://a.{plain.namespace}.svc:2379"
 
 
-def test_every_ready_member_and_nothing_else_is_behind_the_service(plain: Etcd) -> None:
+def test_the_proxies_and_nothing_else_are_behind_the_service(plain: Etcd) -> None:
+    def addresses(application: str) -> set[str]:
+        labels = f"app.kubernetes.io/name={application},{plain.labels}"
+        return {pod["status"]["podIP"] for pod in plain.cluster.list("pods", plain.namespace, labels=labels)}
+
     plain.cluster.wait_for(
-        lambda _: plain.ready_addresses() == {pod["status"]["podIP"] for pod in plain.pods().values()},
+        lambda _: plain.ready_addresses() == addresses("etcd-proxy") and len(plain.ready_addresses()) == 2,
         "endpointslices",
         plain.namespace,
+        timeout=30,
+        what="both proxies behind the Service",
+    )
+
+
+def test_without_a_proxy_every_ready_member_and_nothing_else_is_behind_the_service(etcd: Etcd) -> None:
+    etcd.create()
+    etcd.cluster.wait_for(
+        lambda _: etcd.ready_addresses() == {pod["status"]["podIP"] for pod in etcd.pods().values()},
+        "endpointslices",
+        etcd.namespace,
         timeout=15,
         what="all three members behind the Service",
     )
@@ -137,6 +152,7 @@ def versions(etcd: Etcd) -> dict[str, str]:
     plurals = (
         "etcdclusters",
         "statefulsets",
+        "deployments",
         "configmaps",
         "secrets",
         "services",
