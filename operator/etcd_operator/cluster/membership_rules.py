@@ -264,15 +264,10 @@ def restart_goes_first(judged: Judged) -> bool:
     plan, members = judged.blueprint, judged.membership
     under_way = plan.target_revision not in ("", plan.revision)  # until all are back: who joins runs what was before
     restarting = under_way or any(
-        plan.revision_of(member) != plan.revision or _is_to_restart(judged, member) for member in plan.members
+        plan.revision_of(member) != plan.revision or plan.seat(member).replaces(judged.seen.objects.pods.get(member))
+        for member in plan.members
     )
     return restarting and members.voter_count % 2 == 1 and not members.learners
-
-
-def _is_to_restart(judged: Judged, member: str) -> bool:
-    """Whether its file has changed, and the pod that read the one before is still there."""
-    pod = judged.seen.objects.pods.get(member)
-    return pod is not None and pod["metadata"]["uid"] == judged.blueprint.seat(member).outdated_pod
 
 
 def _is_joining(judged: Judged, member: SeenMember) -> bool:

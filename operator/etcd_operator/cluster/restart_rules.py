@@ -168,7 +168,7 @@ def _is_taken_back(judged: Judged, member: SeenMember) -> bool:
         return False
     if plan.revision_of(member.name) != plan.revision:
         return True
-    if member.pod is not None and member.pod["metadata"]["uid"] == seat.outdated_pod:
+    if seat.replaces(member.pod):
         return True
     since = _told_since(judged)
     if since is None or not seat.outdated_pod or _is_back(member):

@@ -226,8 +226,11 @@ def is_outdated(plan: Blueprint, member: str, pod: Manifest) -> bool:
     Or trusts other authorities than it should, while one is rotated.
     """
     made_from = annotations(pod).get(REVISION, plan.revision_of(member))  # something may strip it from every pod
-    replaced = pod["metadata"]["uid"] == plan.seat(member).outdated_pod
-    return replaced or made_from != plan.revision_of(member) or bool(sides_to_restart_for(plan, pod))
+    return (
+        plan.seat(member).replaces(pod)
+        or made_from != plan.revision_of(member)
+        or bool(sides_to_restart_for(plan, pod))
+    )
 
 
 def _is_current(seen: Observation, plan: Blueprint, member: str) -> bool:

@@ -51,6 +51,10 @@ class Seat:
     #: With data in memory: the UID of the pod that was seen to have this member's.
     pod: str = ""
 
+    def replaces(self, pod: Manifest | None) -> bool:
+        """Whether this pod ran when the member's file was last changed, so that another is to take its place."""
+        return pod is not None and pod["metadata"]["uid"] == self.outdated_pod
+
 
 RecoveryState = Literal["Stopping", "Forcing", "Rebuilt"]
 
