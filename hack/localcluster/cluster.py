@@ -145,6 +145,7 @@ class Cluster:
                 _prepare_machine()
                 machines.start(node, artifacts.ensure_node_programs(Progress()))
                 self._load_remembered([node])
+                self._wait_for_api_server()
                 self._wait_ready([node], since)
 
     def partition(self, name: str) -> None:
@@ -171,8 +172,7 @@ class Cluster:
         if first.is_member:
             kubeadm.write_kubeconfig(first, self.kubeconfig)
             with progress.step("Waiting for the API server", estimate=10):
-                fine = self.kubectl.answers(API_TIMEOUT)
-                require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
+                self._wait_for_api_server()
         else:
             with progress.step(f"Setting up the control plane on {first.name}", estimate=8):
                 kubeadm.init(first)
@@ -214,6 +214,12 @@ class Cluster:
         if fresh:
             how = kubeadm.join_command(self.nodes[0])
             _each(fresh, lambda node: kubeadm.join(node, how))
+
+    def _wait_for_api_server(self) -> None:
+        """Wait until it answers; where nobody listens, a watch would end at once. Raises ClusterError."""
+        first = self.nodes[0]
+        fine = self.kubectl.answers(API_TIMEOUT)
+        require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
 
     def _wait_ready(self, nodes: list[Node], since: datetime.datetime) -> None:
         """Wait until kubelets that started after `since` have reported that they are ready."""

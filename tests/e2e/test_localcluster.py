@@ -227,6 +227,14 @@ def test_a_stopped_node_is_gone_at_once_and_its_volumes_outlive_it(lab: Cluster,
     assert Cluster.up("lab", None, Progress()).ailments() == []
 
 
+def test_the_control_planes_node_is_stopped_and_started(lab: Cluster) -> None:
+    lab.stop_node("lab-1")
+    assert "node lab-1 is stopped" in lab.ailments()
+    lab.start_node("lab-1")
+    nodes_are(lab, "lab-1", "True")
+    served(lab)
+
+
 def test_up_after_a_crash_of_everything_repairs_and_keeps_the_data(lab: Cluster, web: str) -> None:
     kubectl(lab, "create", "configmap", "kept", "--from-literal=key=value")
     for node in lab.nodes:
