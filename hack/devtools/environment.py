@@ -4,12 +4,14 @@ The operator gets exactly what deploy/ gives it; only the image's name is replac
 """
 
 import os
+import time
 from pathlib import Path
 
 import yaml
 
 from devtools import kube, manifests
 from devtools.project import DEPLOY, OPERATOR, ROOT
+from etcd_operator.api import GROUP
 from localcluster import artifacts
 from localcluster.cluster import Cluster as LocalCluster
 from localcluster.errors import ClusterError
@@ -63,6 +65,19 @@ def install(cluster: kube.Cluster, image: str, *, flavour: str = "install.yaml",
     text = yaml.safe_dump_all(manifests.with_operator_image(wanted, image))
     cluster.apply(text.replace(f"namespace: {OPERATOR}\n", f"namespace: {namespace}\n"))
     wait_for_operator(cluster, namespace=namespace)
+    wait_until_listed(cluster)
+
+
+def wait_until_listed(cluster: kube.Cluster) -> None:
+    """Wait until kubectl finds the kinds: what it looks them up in is some seconds behind on a slow machine (seen).
+
+    Raises kube.Timeout. There is nothing to watch for it, so ask again.
+    """
+    deadline = time.monotonic() + INSTALL_TIMEOUT
+    while f'"{GROUP}"' not in cluster.request("GET", "/apis").text:
+        if time.monotonic() > deadline:
+            raise kube.Timeout(f"the API server does not list {GROUP}")
+        time.sleep(0.2)
 
 
 def wait_for_operator(cluster: kube.Cluster, *, namespace: str = OPERATOR, timeout: float = INSTALL_TIMEOUT) -> None:
