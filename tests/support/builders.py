@@ -316,7 +316,7 @@ def claim(plan: Blueprint, member: str, *, phase: str = "Bound", **annotations: 
 
 def _objects(plan: Blueprint) -> Objects:
     budget, service = pod_disruption_budget(plan), client_service(plan)
-    policy = members_policy(plan, directly=True)
+    policy = members_policy(plan)
     plan = with_authorities(plan)
     refreshed = {n.FILES_REFRESHED: plan.refreshed(plan.members[0])} if plan.bootstrapped else {}
     annotations = {n.REVISION: plan.revision, **plan.authority_annotations, **refreshed}

@@ -38,7 +38,7 @@ def proxied(*, ready: int = 2, through_proxy: bool = True, **proxy: Any) -> Obse
         proxy_deployment(plan),
         proxy_disruption_budget(plan),
         proxy_policy(plan),
-        members_policy(plan, directly=not (ready and through_proxy)),
+        members_policy(plan),
         client_service(plan, through_proxy=through_proxy),
     )
     for manifest in made:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from etcd_operator.cluster.conditions import Outcome, Told, pending_changes, progressing
+from etcd_operator.cluster.growth_rules import growth_problem
 from etcd_operator.cluster.observation import Observation, ResizeRefusal
 from etcd_operator.cluster.plan import plan
 from etcd_operator.cluster.steps import AddMember, Apply, Delete, GrowVolume, MoveLeader, RemoveMember
@@ -282,29 +283,49 @@ def test_a_member_whose_volume_is_full_stays_until_the_others_have_all_that_it_m
     assert "a-2 waits: a-1 is catching up" in planned(seen).waiting
 
 
-def test_nobody_is_added_back_on_a_volume_that_is_full() -> None:
-    seen = carried_out(lagging(removed(full(unexpandable(), "a-2"), "a-2"), "a-1"))
-    assert not [step for step in planned(seen).steps if isinstance(step, AddMember | Delete)]
-    assert "waiting for larger volumes for a-2: what they had is full" in told(seen).message
-    ready = planned(carried_out(removed(full(unexpandable(), "a-2"), "a-2")))
-    assert [type(step) for step in ready.steps] == [Delete, Delete]
-
-
-def test_a_learner_on_a_full_volume_is_replaced_as_well() -> None:
-    seen = removed(full(unexpandable(), "a-2"), "a-2")
-    learner = Member(id=0x99, name="", peer_urls=(blueprint().peer_url("a-2"),), client_urls=(), is_learner=True)
-    for name, each in seen.answers.items():
+def full_learner(seen: Observation, name: str) -> Observation:
+    """etcd removed the member and has a learner in its place, which could not start on the same full volume."""
+    seen = removed(full(seen, name), name)
+    learner = Member(id=0x99, name="", peer_urls=(blueprint().peer_url(name),), client_urls=(), is_learner=True)
+    for member, each in seen.answers.items():
         if each.members is not None:
             listed = replace(each.members, members=(*each.members.members, learner))
-            seen = with_answer(seen, name, replace(each, members=listed))
+            seen = with_answer(seen, member, replace(each, members=listed))
 
     def made_anew(manifest: Manifest) -> None:
         manifest["metadata"]["annotations"].pop(n.FILES_REFRESHED, None)
         manifest["metadata"]["uid"] = "of the learner"
 
-    step = the_step(carried_out(edited(seen, "pods", "a-2", made_anew)))
+    return carried_out(edited(seen, "pods", name, made_anew))
+
+
+def test_a_learner_on_a_full_volume_is_replaced_as_well() -> None:
+    step = the_step(full_learner(unexpandable(), "a-2"))
     assert isinstance(step, RemoveMember)
     assert step.member_id == 0x99
+
+
+def test_the_template_grows_also_while_a_learner_cannot_start_on_its_full_volume() -> None:
+    small = refused(larger())
+    step = the_step(full_learner(small, "a-1"))
+    assert isinstance(step, Delete)
+    assert (step.kind, step.propagation) == ("StatefulSet", "Orphan")
+
+
+@pytest.mark.parametrize("record", [{}, {n.MEMBER_STATE: "removed"}], ids=["none", "of a member scaled away"])
+def test_a_full_volume_that_may_hold_what_is_needed_stays_and_is_told(
+    record: dict[str, str],
+) -> None:
+    """Removing its member would not free the name: it would come back on the same volume, again and again."""
+
+    def recorded(claim: Manifest) -> None:
+        kept = claim["metadata"]["annotations"] if record else {}
+        claim["metadata"]["annotations"] = {**kept, **record}
+
+    seen = edited(full_learner(unexpandable(), "a-2"), "claims", "data-a-2", recorded)
+    assert not [step for step in planned(seen).steps if isinstance(step, RemoveMember | AddMember | Delete)]
+    known = judged(seen)
+    assert "if nobody needs it, delete it and then Pod a-2" in growth_problem(known)
 
 
 def test_two_of_five_members_on_full_volumes_are_replaced_one_after_the_other() -> None:

@@ -50,7 +50,6 @@ def test_it_is_made_after_all_that_its_pods_use() -> None:
     assert names(planned(seen)) == [
         "Deployment a-proxy",
         "PodDisruptionBudget a-proxy",
-        "NetworkPolicy a-proxy",
     ]
 
 
@@ -102,10 +101,6 @@ def test_nothing_is_changed_where_proxies_are_not_ready_because_no_member_is() -
 
 def test_a_proxy_that_is_switched_off_goes_once_clients_are_led_past_it() -> None:
     seen = with_spec(proxied(), proxy={"enabled": False})
-    (step,) = planned(seen).steps
-    assert isinstance(step, Apply)
-    assert names(planned(seen)) == ["NetworkPolicy a"], "clients may come directly before they are led there"
-    seen = with_object(seen, "network_policies", live(step.manifest))
     assert selector(seen)["app.kubernetes.io/name"] == "etcd"
     (step,) = planned(seen).steps
     assert isinstance(step, Apply)
@@ -123,8 +118,16 @@ def test_a_proxy_that_is_switched_off_goes_once_clients_are_led_past_it() -> Non
 def test_network_policies_that_are_not_wanted_any_more_go() -> None:
     assert names(planned(with_spec(proxied(), access={"networkPolicy": "Off"}))) == [
         "NetworkPolicy a-proxy",
-        "NetworkPolicy a",
+        "NetworkPolicy a-members",
     ]
+
+
+def test_network_policies_come_last_so_that_nothing_waits_for_one_that_is_refused() -> None:
+    seen = without(proxied(), "network_policies", "a-members", "a-proxy")
+    assert names(planned(seen)) == ["NetworkPolicy a-members", "NetworkPolicy a-proxy"]
+    assert planned(seen).rule == "keep_network_policies"
+    assert planned(with_spec(seen, members=5)).rule == "add_missing_members"
+    assert planned(with_spec(seen, options={"snapshotCount": 5000})).rule == "restart_in_order"
 
 
 def test_what_has_the_proxys_name_but_is_somebody_elses_is_left_alone() -> None:

@@ -9,6 +9,7 @@ from etcd_operator.cluster.observation import Observation
 from etcd_operator.cluster.restart_rules import restart_under_way
 from etcd_operator.cluster.steps import AddMember, Annotate, Apply, FillLog, MoveLeader
 from etcd_operator.cluster.upgrade import SNAPSHOT_COUNT, with_snapshots
+from etcd_operator.etcd.model import Member
 from etcd_operator.resources import names as n
 from support.builders import (
     blueprint,
@@ -207,3 +208,23 @@ def test_an_etcd_founded_on_3_6_is_upgraded_at_once() -> None:
     seen = running(with_spec(observation(version="3.6.16", tls=TLS), version="3.7.3"), "3.6.16", "3.6.0")
     seen = rolled(seen, "3.7.3", "3.6.0")
     assert (judged(seen).blueprint.spec.version, logged(seen)) == ("3.7.3", None)
+
+
+def test_beside_an_upgrade_only_members_that_were_removed_meanwhile_are_added() -> None:
+    wanted = with_spec(observation(version="3.6.16", tls=TLS), version="3.7.3", members=5)
+    seen = settled(another(running(wanted, "3.6.16", "3.6.0"), "a-1"))
+    listed = seen.answers["a-0"].members
+    assert listed is not None
+
+    def as_listed(members: tuple[Member, ...]) -> Observation:
+        answers = {
+            name: replace(each, members=replace(listed, members=members))
+            for name, each in seen.answers.items()
+            if name != "a-2"
+        }
+        return settled(replace(seen, answers={**answers, "a-2": silent()}))
+
+    left = tuple(each for each in listed.members if each.name != "a-2")
+    assert [step.member for step in planned(as_listed(left)).steps if isinstance(step, AddMember)] == ["a-2"]
+    learner = replace(next(each for each in listed.members if each.name == "a-2"), id=0x99, is_learner=True)
+    assert not adds(as_listed((*left, learner)))

@@ -37,35 +37,27 @@ def plan(**spec: Any) -> Blueprint:
     return replace(blueprint(**spec), operator_namespace="operators")
 
 
-def test_clients_come_through_the_proxy() -> None:
+def test_clients_may_come_to_members_too_as_they_are_led_there_while_no_proxy_is_ready() -> None:
     made = plan(proxy={"enabled": True})
-    assert allowed(members_policy(made, directly=False)) == {
+    assert allowed(members_policy(made)) == {
         "peer": ["etcd", "operator"],
-        "client": ["etcd-proxy", "operator"],
-        "http": ["etcd-proxy", "operator"],
+        "client": ["etcd-proxy", "operator", EVERYBODY],
+        "http": ["etcd-proxy", "operator", EVERYBODY],
         "metrics": ["etcd-proxy", "operator"],
     }
     assert allowed(proxy_policy(made)) == {"client": [EVERYBODY], "http": [EVERYBODY]}
 
 
-def test_clients_that_are_led_to_members_may_come_there() -> None:
-    reached = allowed(members_policy(plan(access={"from": [NETWORK]}), directly=True))
-    assert EVERYBODY in reached["client"]
-    assert EVERYBODY in reached["http"]
-    assert EVERYBODY not in reached["peer"] + reached["metrics"]
-
-
 def test_whom_the_user_names() -> None:
     made = plan(proxy={"enabled": True}, access={"from": [NETWORK], "metricsFrom": [PROMETHEUS]})
-    members = allowed(members_policy(made, directly=False))
-    assert NETWORK in members["client"]
-    assert NETWORK in members["http"]
-    assert PROMETHEUS in members["metrics"]
-    assert NETWORK not in members["peer"] + members["metrics"]
-    assert allowed(proxy_policy(made))["stats"] == [PROMETHEUS]
+    members, proxies = allowed(members_policy(made)), allowed(proxy_policy(made))
+    assert members["client"] == members["http"] == ["etcd-proxy", "operator", NETWORK]
+    assert members["metrics"] == ["etcd-proxy", "operator", PROMETHEUS]
+    assert members["peer"] == ["etcd", "operator"]
+    assert proxies == {"client": [NETWORK], "http": [NETWORK], "stats": [PROMETHEUS]}
 
 
 def test_none_where_none_are_wanted() -> None:
     made = plan(proxy={"enabled": True}, access={"networkPolicy": "Off"})
-    assert members_policy(made, directly=True) is proxy_policy(made) is None
+    assert members_policy(made) is proxy_policy(made) is None
     assert proxy_policy(plan()) is None

@@ -9,12 +9,15 @@ from pydantic import Field, WithJsonSchema
 
 from etcd_operator.api.base import ATOMIC, ApiModel, Rule
 
+#: As Kubernetes has it of a label and of its value.
+_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _LABELS = {
     "type": "object",
     "maxProperties": 16,
-    "additionalProperties": {"type": "string", "maxLength": 63},
+    "additionalProperties": {"type": "string", "maxLength": 63, "pattern": _VALUE},
 }
-_LABEL = Annotated[str, Field(max_length=63)]
+_LABEL = Annotated[str, Field(max_length=63, pattern=_VALUE)]
 _CIDR = Annotated[
     str,
     Field(min_length=1, max_length=64),
@@ -33,7 +36,7 @@ class LabelRequirement(ApiModel):
         ),
     )
 
-    key: Annotated[str, Field(min_length=1, max_length=316)]
+    key: Annotated[str, Field(min_length=1, max_length=316, pattern=_KEY)]
     """The label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How it is judged."""
@@ -54,6 +57,15 @@ class LabelSelector(ApiModel):
 
 class IPBlock(ApiModel):
     """A range of addresses, and what of it is not meant."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.except) || !isCIDR(self.cidr)"
+            " || self.except.all(each, !isCIDR(each) || cidr(self.cidr).containsCIDR(each))",
+            "must lie within cidr",
+            field_path=".except",
+        ),
+    )
 
     cidr: _CIDR
     """The range, such as 192.0.2.0/24."""
@@ -85,7 +97,7 @@ _PEERS = Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=32, json_sche
 
 
 class AccessSpec(ApiModel):
-    """Who may reach the etcd over the network, beside those who always may: members, proxies, the operator, kubelets.
+    """Who may reach the etcd over the network, beside members, proxies and the operator, and kubelets.
 
     NetworkPolicies say it, so that it counts where the cluster's network enforces those. Whoever reaches it still needs
     a client certificate.
@@ -94,6 +106,8 @@ class AccessSpec(ApiModel):
     network_policy: Literal["Managed", "Off"] = "Managed"
     """"Off", in quotes as YAML takes a bare Off for false: the operator keeps no NetworkPolicies."""
     from_: Annotated[_PEERS, Field(alias="from")] = ()
-    """Who may reach the members past the proxy. The proxy is open to everybody, as are members without one."""
+    """Who may come as a client, to proxies and members; everybody, where nobody is named. Clients from outside, by a
+    node port or a load balancer, may come with the addresses of nodes.
+    """
     metrics_from: _PEERS = ()
     """Who may read the metrics of members and proxies, and the proxies' statistics page: Prometheus, for one."""

@@ -14,7 +14,6 @@ from etcd_operator.cluster.membership_rules import (
     change_of_membership,
     end_of_pod,
     is_caught_up,
-    is_full,
     missing_members,
     removal,
     wanted_members,
@@ -127,7 +126,11 @@ def growth_under_way(judged: Judged) -> str:
 
 def growth_problem(judged: Judged) -> str:
     """Why the volumes do not grow before somebody does something about it; empty while they do."""
-    if not judged.blueprint.bootstrapped or change_of_membership(judged):
+    if not judged.blueprint.bootstrapped:
+        return ""
+    if stuck := _stuck_on_full_volume(judged):
+        return stuck
+    if change_of_membership(judged):
         return ""
     for claim in _growing_claims(judged).values():
         if failure := _resize_failure(claim):
@@ -148,6 +151,21 @@ def growth_problem(judged: Judged) -> str:
                 f"PersistentVolumeClaim {claim['metadata']['name']} cannot grow to {_size(judged)}, and is not "
                 "replaced while data of a former member is kept on it "
                 f"({', '.join(kept)}): spec.healing.keepOldData is {keep}"
+            )
+    return ""
+
+
+def _stuck_on_full_volume(judged: Judged) -> str:
+    """What to do about a full volume that cannot grow and may hold what nobody has seen; empty where there is none."""
+    for member, refusal in _refusals(judged).items():
+        full = next((each for each in judged.membership.members if each.name == member and each.is_full), None)
+        if full is None or full.listed is None or refusal is None or not _is_final(refusal):
+            continue
+        if not _is_known(judged, member, hex_id(full.listed.id)) and not keeps_old_data(judged, member):
+            claim = judged.blueprint.names.claim(member)
+            return (
+                f"PersistentVolumeClaim {claim} is full and cannot grow to {_size(judged)}, and is not replaced as it "
+                f"may hold more than the data of {member}: if nobody needs it, delete it and then Pod {member}"
             )
     return ""
 
@@ -209,15 +227,20 @@ def _is_dispensable(judged: Judged, member: str) -> bool:
 
     What another etcd cluster is recorded on, or nothing, or a member that was scaled away, is not known to be that.
     """
-    members, record = judged.membership, volume_records(judged.seen).get(member)
-    if record is None or record.cluster_id != judged.blueprint.cluster_id or members.list is None:
-        return False
-    if record.member_id in {hex_id(listed.id) for listed in members.list.members} or members.alarmed:
-        return False
-    if keeps_old_data(judged, member):
+    members = judged.membership
+    if members.list is None or members.alarmed or not _is_known(judged, member):
         return False
     everyone = len(members.list.members) == len(members.members) and not members.learners
     return everyone and not _why_others_lack_data(judged, members.members)
+
+
+def _is_known(judged: Judged, member: str, own: str = "") -> bool:
+    """Whether a volume is known to hold the data of one member alone, which etcd has removed or whose ID is `own`."""
+    record, list_ = volume_records(judged.seen).get(member), judged.membership.list
+    if record is None or record.cluster_id != judged.blueprint.cluster_id or keeps_old_data(judged, member):
+        return False
+    listed = {hex_id(each.id) for each in list_.members} if list_ else {record.member_id}
+    return record.member_id not in listed - {own}
 
 
 def _refusal(judged: Judged, claim: Manifest) -> ResizeRefusal | None:
@@ -248,8 +271,8 @@ def _waits_for_spec(judged: Judged) -> bool:
 def _waits_for_others(judged: Judged) -> bool:
     """Whether members change or restart already; one that cannot run on its small volume may be what that waits for."""
     small = _small_claims(judged)
-    if any(is_full(member) and member.name in small for member in judged.membership.members):
-        joining = [learner for learner in judged.membership.learners if not is_full(learner)]
+    if any(member.is_full and member.name in small for member in judged.membership.members):
+        joining = [learner for learner in judged.membership.learners if not learner.is_full]
         return bool(missing_members(judged) or joining)
     return bool(change_of_membership(judged) or restart_under_way(judged))
 
@@ -260,7 +283,7 @@ def _why_waits(judged: Judged, member: SeenMember) -> str:
     One whose volume is full serves nobody; but what it had goes with the volume, which would be in the way for good
     once etcd has removed the member.
     """
-    if not is_full(member):
+    if not member.is_full:
         return blocked_by(judged, member)
     others = tuple(each for each in judged.membership.members if each is not member)
     return blocked_by(judged, member) or _why_others_lack_data(judged, others)
@@ -269,7 +292,7 @@ def _why_waits(judged: Judged, member: SeenMember) -> str:
 def _why_others_lack_data(judged: Judged, members: tuple[SeenMember, ...]) -> str:
     """Who of those that can run at all may not have all data; empty where all have, which takes a quorum of them."""
     for member in members:
-        if is_full(member):
+        if member.is_full:
             continue
         if not member.healthy:
             return member.trouble.message if member.trouble else f"{member.name}: {member.why}"
@@ -287,8 +310,8 @@ def _next_to_replace(judged: Judged) -> SeenMember | None:
     waiting = [
         member
         for member in judged.membership.members
-        if member.name in refused and member.listed and (member.healthy or is_full(member))
-        if not keeps_old_data(judged, member.name)
+        if member.name in refused and member.listed and (member.healthy or member.is_full)
+        if _is_known(judged, member.name, hex_id(member.listed.id))
     ]
     leader = judged.membership.leader
     return min(

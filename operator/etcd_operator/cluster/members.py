@@ -14,6 +14,7 @@ from etcd_operator.cluster.observation import AWAY, Observation
 from etcd_operator.cluster.records import is_terminating, volume_record
 from etcd_operator.cluster.roster import member_list
 from etcd_operator.cluster.trouble import (
+    DISK_FULL,
     NO_FILE,
     Trouble,
     claim_trouble,
@@ -63,6 +64,11 @@ class SeenMember:
     def cannot_run(self) -> bool:
         """Whether it has a pod that stays, and its process is proved not to run in it."""
         return self.cannot_start and self.pod is not None and not is_terminating(self.pod)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether etcd ended as its volume has no room."""
+        return self.cannot_run and self.trouble is not None and self.trouble.reason == DISK_FULL
 
     @property
     def node(self) -> str | None:

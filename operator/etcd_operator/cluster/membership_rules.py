@@ -21,7 +21,7 @@ from etcd_operator.cluster.records import (
 )
 from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import AddMember, Annotate, Delete, MoveLeader, Plan, PromoteMember, RemoveMember, Step
-from etcd_operator.cluster.trouble import DISK_FULL, backs_off_without_file, is_running, pod_trouble
+from etcd_operator.cluster.trouble import backs_off_without_file, is_running
 from etcd_operator.etcd.model import hex_id
 from etcd_operator.etcd.options import MANY_LEARNERS, minor_number
 from etcd_operator.resources import names as n
@@ -181,29 +181,12 @@ def add_missing_members(judged: Judged) -> Plan | None:
         return None
     if minor_number(judged.blueprint.oldest_version) < MANY_LEARNERS and judged.membership.learners:
         return None
-    if restart_goes_first(judged) or _strangers(judged) or behind(judged):
+    if _waits_for_restart(judged) or _strangers(judged) or behind(judged):
         return None
-    name = next((name for name in missing if not _is_kept_off_full_volume(judged, name)), None)
-    if name is None:
-        return None
+    name = missing[0]
     reason = f"{name} is to be one of {judged.seen.cluster.spec.members} members"
     added = AddMember(member=name, peer_url=judged.blueprint.peer_url(name), through=through.name, reason=reason)
     return Plan(steps=(added, *_pod_on_a_volume_that_goes(judged, name)))
-
-
-def is_full(member: SeenMember) -> bool:
-    """Whether etcd ended as its volume has no room."""
-    return member.cannot_run and member.trouble is not None and member.trouble.reason == DISK_FULL
-
-
-def _is_kept_off_full_volume(judged: Judged, name: str) -> bool:
-    """Whether the member would come back on a volume that is full, while the user asks for larger ones."""
-    seen, pod = judged.seen, judged.seen.objects.pods.get(name)
-    claim = seen.objects.claims.get(judged.blueprint.names.claim(name))
-    if claim is None or is_terminating(claim) or not is_small(claim, seen.cluster.spec):
-        return False
-    trouble = pod_trouble(pod, seen.complaints, seen.at) if pod and not is_terminating(pod) else None
-    return trouble is not None and trouble.reason == DISK_FULL
 
 
 def _pod_on_a_volume_that_goes(judged: Judged, name: str) -> tuple[Step, ...]:
@@ -261,13 +244,26 @@ def restart_goes_first(judged: Judged) -> bool:
 
     Replacing a member does not: it leaves an even number of voters, or has added its learner already.
     """
-    plan, members = judged.blueprint, judged.membership
-    under_way = plan.target_revision not in ("", plan.revision)  # until all are back: who joins runs what was before
-    restarting = under_way or any(
-        plan.revision_of(member) != plan.revision or plan.seat(member).replaces(judged.seen.objects.pods.get(member))
+    members = judged.membership
+    return _is_restart_under_way(judged) and members.voter_count % 2 == 1 and not members.learners
+
+
+def _waits_for_restart(judged: Judged) -> bool:
+    """Whether nobody is added before a restart is over but in the place of one that was removed meanwhile.
+
+    That leaves an even number in etcd's list, which no spec asks for.
+    """
+    listed = judged.membership.list.members if judged.membership.list else ()
+    return _is_restart_under_way(judged) and len(listed) % 2 == 1
+
+
+def _is_restart_under_way(judged: Judged) -> bool:
+    """Until all are back: who joins before that runs what was before."""
+    plan, pods = judged.blueprint, judged.seen.objects.pods
+    return plan.target_revision not in ("", plan.revision) or any(
+        plan.revision_of(member) != plan.revision or plan.seat(member).replaces(pods.get(member))
         for member in plan.members
     )
-    return restarting and members.voter_count % 2 == 1 and not members.learners
 
 
 def _is_joining(judged: Judged, member: SeenMember) -> bool:
@@ -375,15 +371,13 @@ def change_of_membership(judged: Judged) -> str:
         parts.append(f"Scaling down to {size}: removing {', '.join(member.name for member in surplus)}")
     if missing_members(judged) and too_few_to_add(judged):
         parts.append("waiting until more voters are well")
-    elif missing_members(judged) and restart_goes_first(judged):
+    elif missing_members(judged) and _waits_for_restart(judged):
         goes_on = "" if judged.blueprint.target_revision else ", which goes on when the spec is corrected"
         parts.append(f"waiting until the members have restarted{goes_on}")
     elif missing_members(judged) and (strangers := _strangers(judged)):
         parts.append(f"waiting until {', '.join(strangers)}, which somebody else added to etcd, is removed from it")
     elif missing_members(judged) and (late := behind(judged)):
         parts.append(f"waiting for {', '.join(late)}, which may not know who is a member now")
-    elif full := [name for name in missing_members(judged) if _is_kept_off_full_volume(judged, name)]:
-        parts.append(f"waiting for larger volumes for {', '.join(full)}: what they had is full")
     if parts and judged.seen.refusal:
         parts.append(judged.seen.refusal)
     return "; ".join(parts)

@@ -14,7 +14,7 @@ from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum, SeenMember
 from etcd_operator.cluster.observation import Named
 from etcd_operator.cluster.old_data_rules import put_aside
-from etcd_operator.cluster.proxies import leads_to_members, leads_to_proxy
+from etcd_operator.cluster.proxies import leads_to_proxy
 from etcd_operator.cluster.records import MEMBER, annotations, is_leftover, is_terminating, timestamp, volume_records
 from etcd_operator.cluster.settled import is_small
 from etcd_operator.cluster.steps import Annotate, Apply, Delete, Plan, SetOwner, Step
@@ -24,7 +24,6 @@ from etcd_operator.resources import names as n
 from etcd_operator.resources.blueprint import Blueprint, owner_reference
 from etcd_operator.resources.compare import digest, is_satisfied, sealed
 from etcd_operator.resources.config_map import config_map
-from etcd_operator.resources.network_policies import members_policy
 from etcd_operator.resources.pod_disruption_budget import pod_disruption_budget
 from etcd_operator.resources.services import client_service, peer_service
 from etcd_operator.resources.stateful_set import stateful_set
@@ -89,7 +88,6 @@ def keep_objects_right(judged: Judged) -> Plan | None:
     steps = (
         *applies(judged, seen.objects.stateful_sets, [stateful_set(plan)]),
         *applies(judged, seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
-        *applies(judged, seen.objects.network_policies, [members_policy(plan, directly=leads_to_members(judged))]),
     )
     return Plan(steps=steps) if steps else None
 

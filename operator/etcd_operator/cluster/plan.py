@@ -73,6 +73,7 @@ RULES: tuple[Rule, ...] = (
     old_data_rules.delete_old_data,
     proxy_rules.keep_proxy_right,
     proxy_rules.remove_proxy,
+    proxy_rules.keep_network_policies,
     bootstrap_rules.wait_for_bootstrap,
     growth_rules.wait_for_growth,
     membership_rules.wait_for_membership,

@@ -47,13 +47,6 @@ def leads_to_proxy(judged: Judged) -> bool:
     return led and not (judged.membership.quorum is Quorum.HEALTHY and members_ready)
 
 
-def leads_to_members(judged: Judged) -> bool:
-    """Whether clients are led to the members themselves, or may still be in a moment."""
-    live = judged.seen.objects.services.get(judged.blueprint.names.client_service)
-    led = live is None or live["spec"].get("selector") == proxy_selector(judged.blueprint.names.name)
-    return not leads_to_proxy(judged) or not led
-
-
 def proxy_problem(judged: Judged) -> str:
     """Which proxies are not ready, why, and what that means; empty where all are, or have only just started."""
     plan = judged.blueprint

@@ -35,9 +35,15 @@ def keep_proxy_right(judged: Judged) -> Plan | None:
     steps = (
         *applies(judged, seen.objects.deployments, [proxy_deployment(plan)]),
         *applies(judged, seen.objects.disruption_budgets, [proxy_disruption_budget(plan)]),
-        *applies(judged, seen.objects.network_policies, [proxy_policy(plan)]),
     )
     return Plan(steps=steps) if steps else None
+
+
+def keep_network_policies(judged: Judged) -> Plan | None:
+    """Last of all: where the API server takes none, nothing else waits for it."""
+    plan = judged.blueprint
+    steps = applies(judged, judged.seen.objects.network_policies, [members_policy(plan), proxy_policy(plan)])
+    return Plan(steps=tuple(steps)) if steps else None
 
 
 def remove_proxy(judged: Judged) -> Plan | None:
@@ -55,7 +61,7 @@ def remove_proxy(judged: Judged) -> Plan | None:
             proxy_deployment(plan),
             proxy_disruption_budget(plan),
             proxy_policy(plan),
-            members_policy(plan, directly=True),
+            members_policy(plan),
         )
         if each is not None
     }
@@ -74,7 +80,7 @@ def _made(judged: Judged) -> Iterator[Manifest]:
         (objects.deployments, names.proxy),
         (objects.disruption_budgets, names.proxy),
         (objects.network_policies, names.proxy),
-        (objects.network_policies, names.stateful_set),
+        (objects.network_policies, names.members_policy),
         (objects.config_maps, names.proxy),
         (objects.secrets, names.proxy),
         (objects.services, names.members_service),

@@ -140,6 +140,11 @@ class Names:
         return f"{self.name}-members"
 
     @property
+    def members_policy(self) -> str:
+        """The members' NetworkPolicy."""
+        return f"{self.name}-members"
+
+    @property
     def proxy(self) -> str:
         """The proxy's Deployment, PodDisruptionBudget and ConfigMap, and the Secret of its statistics page."""
         return f"{self.name}-proxy"

@@ -13,34 +13,29 @@ from etcd_operator.resources.names import Manifest, proxy_selector, selector_lab
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
-def members_policy(blueprint: Blueprint, *, directly: bool) -> Manifest | None:
-    """Members reach each other, proxies all that clients use; the operator everything.
+def members_policy(blueprint: Blueprint) -> Manifest | None:
+    """Members reach each other, proxies all that clients use and their health, the operator everything.
 
-    `directly`: the Service leads clients to the members themselves, so that everybody may come.
+    Clients may come to them in any case: they are led there while no proxy is ready, and what is closed behind them
+    when one is may cut connections that stand (on some networks).
     """
     own, proxies = selector_labels(blueprint.names.name), proxy_selector(blueprint.names.name)
-    named = _peers(blueprint.spec.access.from_)
-    return _policy(
-        blueprint,
-        blueprint.names.stateful_set,
-        own,
-        [
-            _rule([_pods(own)], "peer"),
-            _rule([_pods(proxies)], "client", "http", "metrics"),
-            _rule([_operator(blueprint)], "client", "http", "metrics", "peer"),
-            *([_rule([], "client", "http")] if directly else []),
-            *([_rule(named, "client", "http")] if named and not directly else []),
-            *_metrics(blueprint, "metrics"),
-        ],
-    )
+    rules = [
+        _rule([_pods(own)], "peer"),
+        _rule([_pods(proxies)], "client", "http", "metrics"),
+        _rule([_operator(blueprint)], "client", "http", "metrics", "peer"),
+        _clients(blueprint),
+        *_metrics(blueprint, "metrics"),
+    ]
+    return _policy(blueprint, blueprint.names.members_policy, own, rules)
 
 
 def proxy_policy(blueprint: Blueprint) -> Manifest | None:
-    """Everybody may come through the proxies."""
+    """Clients may come to the proxies."""
     if not blueprint.proxy.enabled:
         return None
     selector = proxy_selector(blueprint.names.name)
-    rules = [_rule([], "client", "http"), *_metrics(blueprint, "stats")]
+    rules = [_clients(blueprint), *_metrics(blueprint, "stats")]
     return _policy(blueprint, blueprint.names.proxy, selector, rules)
 
 
@@ -64,6 +59,10 @@ def _rule(peers: Sequence[Manifest], *ports: str) -> Manifest:
 def _metrics(blueprint: Blueprint, port: str) -> list[Manifest]:
     peers = _peers(blueprint.spec.access.metrics_from)
     return [_rule(peers, port)] if peers else []
+
+
+def _clients(blueprint: Blueprint) -> Manifest:
+    return _rule(_peers(blueprint.spec.access.from_), "client", "http")
 
 
 def _pods(labels: dict[str, str]) -> Manifest:

@@ -105,7 +105,8 @@ class Leader:
         """Renew until cancelled; raises `LeadershipLostError` when that did not work for too long."""
         assert self._renewed_at is not None, "acquire() comes first"
         while True:
-            await asyncio.sleep(RENEW_EVERY * self._duration)
+            # From when the last one was sent: an API server that is slow must not make the next one late as well.
+            await asyncio.sleep(max(0.0, self._renewed_at + RENEW_EVERY * self._duration - self._clock()))
             deadline = self._renewed_at + GIVE_UP_AFTER * self._duration
             await self._renew_until(deadline)
 
