@@ -79,14 +79,14 @@ class EtcdClusterController:
         self._etcd = EtcdClient(count=on_etcd_call)
         everywhere = not settings.watch_namespaces
         image, own = settings.agent_image, settings.pod_name
-        images = AgentImage(kube, given=image, namespace=settings.namespace, pod=own)
+        images = AgentImage(kube, given=image, namespace=settings.pod_namespace, pod=own)
         self._observer = Observer(
             kube=kube,
             etcd=self._etcd,
             domain=domain,
             everywhere=everywhere,
             images=images,
-            namespace=settings.namespace,
+            namespace=settings.pod_namespace,
         )
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}

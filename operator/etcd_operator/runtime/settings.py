@@ -42,7 +42,7 @@ class Settings:
     #: Its namespace; the pod's own unless said otherwise.
     lease_namespace: str = "default"
     #: Where the operator's own pods are.
-    namespace: str = "default"
+    pod_namespace: str = "default"
     #: Seconds after which a leader that was killed is replaced. It renews about four times in that time.
     lease_duration_seconds: float = 10.0
     #: The name of this replica, for the Lease and the events.
@@ -71,7 +71,7 @@ class Settings:
             resync_seconds=env.read("RESYNC_SECONDS", _seconds(10, 86400), 600.0),
             lease_name=env.read("LEASE_NAME", _dns_name, "external-etcd-operator"),
             lease_namespace=env.read("LEASE_NAMESPACE", _dns_label, _own_namespace()),
-            namespace=_own_namespace(),
+            pod_namespace=env.read("POD_NAMESPACE", _dns_label, _own_namespace()),
             lease_duration_seconds=env.read("LEASE_DURATION_SECONDS", _seconds(2, 300), 10.0),
             pod_name=env.read("POD_NAME", str, socket.gethostname()),
             log_format=env.read("LOG_FORMAT", _one_of("json", "console"), "console" if sys.stderr.isatty() else "json"),
