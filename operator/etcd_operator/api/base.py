@@ -62,6 +62,14 @@ class Rule:
         return with_rules(handler(schema), (self,))
 
 
+#: A range of addresses, as text.
+CIDR = Annotated[
+    str,
+    Field(min_length=1, max_length=64),
+    Rule("isCIDR(self)", "must be a range of addresses such as 192.0.2.0/24"),
+]
+
+
 def with_rules(schema: dict[str, Any], rules: tuple[Rule, ...]) -> dict[str, Any]:
     """The JSON schema with the rules appended to those that it already has."""
     if not rules:

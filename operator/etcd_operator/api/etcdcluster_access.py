@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from etcd_operator.api.base import ATOMIC, ApiModel, Rule
+from etcd_operator.api.base import ATOMIC, CIDR, ApiModel, Rule
 
 #: As Kubernetes has it of a label and of its value.
 _KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -18,11 +18,6 @@ _LABELS = {
     "additionalProperties": {"type": "string", "maxLength": 63, "pattern": _VALUE},
 }
 _LABEL = Annotated[str, Field(max_length=63, pattern=_VALUE)]
-_CIDR = Annotated[
-    str,
-    Field(min_length=1, max_length=64),
-    Rule("isCIDR(self)", "must be a range of addresses such as 192.0.2.0/24"),
-]
 
 
 class LabelRequirement(ApiModel):
@@ -67,9 +62,9 @@ class IPBlock(ApiModel):
         ),
     )
 
-    cidr: _CIDR
+    cidr: CIDR
     """The range, such as 192.0.2.0/24."""
-    except_: Annotated[tuple[_CIDR, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None = Field(
+    except_: Annotated[tuple[CIDR, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None = Field(
         default=None, alias="except"
     )
     """Ranges within it that are not meant."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from etcd_operator.api.base import SET, ApiModel, Rule
+from etcd_operator.api.base import CIDR, SET, ApiModel, Rule
 from etcd_operator.api.etcdcluster_resources import ResourceRequirements
 from etcd_operator.api.rules import is_duration
 from etcd_operator.api.units import Duration
@@ -59,11 +59,7 @@ class ProxyService(ApiModel):
     """The nodes' port for gRPC, where it is to be a certain one; Kubernetes chooses one of its range otherwise."""
     load_balancer_source_ranges: Annotated[
         tuple[
-            Annotated[
-                str,
-                Field(min_length=1, max_length=64),
-                Rule("isCIDR(self)", "must be a range of addresses such as 192.0.2.0/24"),
-            ],
+            CIDR,
             ...,
         ],
         Field(max_length=32, json_schema_extra=SET),
