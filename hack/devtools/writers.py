@@ -40,7 +40,10 @@ class Writers:
     refused: dict[str, int] = field(default_factory=dict)
     #: Seconds; the longest time without any acknowledged write since it was last set to zero.
     longest_gap: float = 0.0
+    #: Seconds; the longest that each of them left its writer without an answer that acknowledges.
+    longest_gaps: dict[str, float] = field(default_factory=dict)
     _last: float = 0.0
+    _lasts: dict[str, float] = field(default_factory=dict)
     _endpoints: Endpoints = field(init=False)
     _first: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -82,22 +85,30 @@ class Writers:
             while not self._stop.is_set():
                 number += 1
                 for member, endpoint in self._endpoints.now.items():
-                    puts.create_task(self._put(client, endpoint, f"writers/{number:06}/{member}"))
+                    puts.create_task(self._put(client, member, endpoint, number))
                 due = max(due + self.pace, time.monotonic() - self.pace)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
         self._note_gap(time.monotonic())
 
-    async def _put(self, client: EtcdClient, endpoint: Endpoint, key: str) -> None:
+    async def _put(self, client: EtcdClient, member: str, endpoint: Endpoint, number: int) -> None:
+        key = f"writers/{number:06}/{member}"
         try:
             await client.put(endpoint, key.encode(), b"x", timeout=DEADLINE)
         except EtcdError as error:
             self.refused[error.kind] = self.refused.get(error.kind, 0) + 1
             return
         self.acknowledged.add(key)
-        self._note_gap(time.monotonic())
+        now = time.monotonic()
+        self._note_gap(now)
+        self._note_gap_of(member, now)
         self._first.set()
 
     def _note_gap(self, now: float) -> None:
         if self._last:
             self.longest_gap = max(self.longest_gap, now - self._last)
         self._last = now
+
+    def _note_gap_of(self, member: str, now: float) -> None:
+        gap = now - self._lasts.get(member, now)
+        self.longest_gaps[member] = max(self.longest_gaps.get(member, 0.0), gap)
+        self._lasts[member] = now
