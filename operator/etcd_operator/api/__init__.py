@@ -16,6 +16,7 @@ from etcd_operator.api.etcdcluster import (
     StorageSpec,
 )
 from etcd_operator.api.etcdcluster_access import AccessSpec, IPBlock, LabelRequirement, LabelSelector, NetworkPolicyPeer
+from etcd_operator.api.etcdcluster_clients import ClientAccess
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import AutoCompaction, EtcdOptions
 from etcd_operator.api.etcdcluster_proxy import ProxyService, ProxySpec, ProxyTimeouts
@@ -37,6 +38,7 @@ __all__ = [
     "AccessSpec",
     "AutoCompaction",
     "Bootstrap",
+    "ClientAccess",
     "ClientTLS",
     "Condition",
     "Duration",

@@ -20,6 +20,7 @@ from etcd_operator.api.base import (
     Rule,
 )
 from etcd_operator.api.etcdcluster_access import AccessSpec
+from etcd_operator.api.etcdcluster_clients import ClientAccess
 from etcd_operator.api.etcdcluster_healing import HealingSpec
 from etcd_operator.api.etcdcluster_options import EtcdOptions
 from etcd_operator.api.etcdcluster_proxy import ProxySpec
@@ -190,6 +191,12 @@ class EtcdClusterSpec(ApiModel):
     """HAProxy in front of the members."""
     access: AccessSpec = Field(default_factory=AccessSpec)
     """Who may reach the etcd over the network."""
+    clients: Annotated[tuple[ClientAccess, ...], Field(max_length=32, json_schema_extra=BY_NAME)] = ()
+    """Applications with a client certificate each, in Secrets in this namespace and in others that agree.
+
+    While etcd's own authentication is off, as it is unless somebody turned it on, each of them may read and write all
+    that there is.
+    """
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """What the members' pods should have beyond what the operator gives them: labels, a node selector,
     tolerations, more containers.
@@ -270,6 +277,12 @@ class EtcdCluster(ApiModel):
             "cannot skip a minor version: etcd goes up, or back, one at a time; set a version of 3.6 first, and go on"
             " when all members run it",
             field_path=".spec.version",
+        ),
+        Rule(
+            "!has(self.spec.clients) || size(self.spec.clients) == 0 || self.spec.tls.client.mode != 'Off'",
+            "must be empty while spec.tls.client.mode is Off: without TLS there are no certificates, and everybody who"
+            " reaches the Service may come; create an EtcdCluster with TLS instead",
+            field_path=".spec.clients",
         ),
         Rule(
             "!has(self.spec.recovery) || !has(self.spec.recovery.forceFrom)"

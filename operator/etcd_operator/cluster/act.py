@@ -14,13 +14,15 @@ import structlog
 
 from etcd_operator.api import EtcdCluster
 from etcd_operator.cluster.authority import HeldAuthority
-from etcd_operator.cluster.observation import ResizeRefusal, state_of
+from etcd_operator.cluster.observation import DeliveryRefusal, ResizeRefusal, Spot, state_of
 from etcd_operator.cluster.records import annotations
 from etcd_operator.cluster.steps import (
     AddMember,
     Annotate,
     Apply,
+    ClientStep,
     Delete,
+    Deliver,
     DisarmAlarm,
     EtcdStep,
     FillLog,
@@ -32,17 +34,20 @@ from etcd_operator.cluster.steps import (
     RecordBootstrap,
     RemoveMember,
     RetainVolume,
+    SetFinalizers,
     SetOwner,
     Step,
+    TakeBack,
 )
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Endpoint, hex_id
 from etcd_operator.kube import Kube
-from etcd_operator.kube.errors import Fenced, Forbidden, Invalid
+from etcd_operator.kube.errors import Conflict, Fenced, Forbidden, Invalid, KubeError
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
+    ETCDCLUSTERS,
     NETWORKPOLICIES,
     PDBS,
     PODS,
@@ -77,6 +82,9 @@ RESOURCES: dict[str, Resource] = {
     )
 }
 
+#: How long after a refusal in another namespace it is tried again there, where that may pass by itself, or may not.
+AGAIN_SOON, AGAIN = timedelta(seconds=5), timedelta(minutes=1)
+
 
 class NameTakenError(Exception):
     """An object of a name that the cluster needs exists and is somebody else's."""
@@ -100,6 +108,8 @@ class Hands:
     cluster_id: str
     #: What the API server answered to claims that were to grow, by the claim's UID; see `Observation.resizes`.
     resizes: dict[str, ResizeRefusal] = field(default_factory=dict)
+    #: What it answered when clients' Secrets were to be written, or removed, elsewhere; see `Elsewhere.refusals`.
+    refusals: dict[Spot, DeliveryRefusal] = field(default_factory=dict)
 
 
 #: By kind and name, what the API server keeps otherwise than it was applied; see `Observation.accepted`.
@@ -145,6 +155,8 @@ async def _step(hands: Hands, cluster: EtcdCluster, raw: Manifest, step: Step, a
         case RetainVolume():
             spec = {"metadata": {"uid": step.uid}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}}
             await kube.patch(PVS, None, step.volume, spec, kind="merge")
+        case Deliver() | TakeBack() | SetFinalizers():
+            await _serve_clients(hands, raw, step)
         case AddMember() | RemoveMember() | PromoteMember() | MoveLeader() | DisarmAlarm() | FillLog():
             await _tell_etcd(hands, step)
         case _:
@@ -298,3 +310,31 @@ async def _grow(hands: Hands, namespace: str, step: GrowVolume) -> None:
         hands.resizes[step.uid] = ResizeRefusal(size=step.size, message=error.message, at=datetime.now(UTC))
     else:
         hands.resizes.pop(step.uid, None)
+
+
+async def _serve_clients(hands: Hands, raw: Manifest, step: ClientStep) -> None:
+    """What is refused in another namespace is kept and told, as nothing else is to wait for it."""
+    kube = hands.kube
+    if isinstance(step, SetFinalizers):
+        metadata = {"uid": step.uid, "resourceVersion": step.resource_version, "finalizers": list(step.finalizers)}
+        of = raw["metadata"]
+        await kube.patch(ETCDCLUSTERS, of["namespace"], of["name"], {"metadata": metadata}, kind="merge")
+        return
+    try:
+        match step:
+            case Deliver() if step.uid:
+                manifest = step.manifest
+                await kube.apply({**manifest, "metadata": {**manifest["metadata"], "uid": step.uid}})
+            case Deliver():
+                await kube.create(step.manifest)  # never over what somebody else has put there meanwhile
+            case TakeBack():
+                await kube.delete(SECRETS, *step.spot, uid=step.uid)
+    except (Fenced, Conflict):
+        raise
+    except KubeError as error:
+        log.info("clients.refused", namespace=step.spot[0], secret=step.spot[1], error=str(error))
+        pause = AGAIN_SOON if error.retryable else AGAIN
+        message = "the API server did not answer" if error.retryable else error.message
+        hands.refusals[step.spot] = DeliveryRefusal(message=message, again_at=datetime.now(UTC) + pause)
+    else:
+        hands.refusals.pop(step.spot, None)

@@ -158,7 +158,7 @@ def access_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
     """The step for the Secret that applications mount: certificate and address, or the address alone without TLS."""
     extra = {"endpoints": client_endpoints(plan).encode()}
     if plan.client_tls:
-        return _leaf_due(seen, plan, client_leaf(plan), extra)
+        return leaf_due(seen, plan, client_leaf(plan), extra)
     manifest, live = secret(plan, plan.names.client_access, extra, issued_at=""), seen.objects.secrets
     if is_satisfied(manifest, live.get(plan.names.client_access)):
         return ()
@@ -168,10 +168,11 @@ def access_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
 
 def _leaves_due(seen: Observation, plan: Blueprint) -> tuple[Step, ...]:
     requests = [request for side in wanted_authorities(plan) for request in _requests(plan, side)]
-    return tuple(step for request in requests for step in _leaf_due(seen, plan, request, {}))
+    return tuple(step for request in requests for step in leaf_due(seen, plan, request, {}))
 
 
-def _leaf_due(seen: Observation, plan: Blueprint, request: LeafRequest, extra: dict[str, bytes]) -> tuple[Step, ...]:
+def leaf_due(seen: Observation, plan: Blueprint, request: LeafRequest, extra: dict[str, bytes]) -> tuple[Step, ...]:
+    """The step for a certificate that is missing, wrong or old, or for what stands beside it in its Secret."""
     signer = authority(seen, plan, request.side)
     if signer is None:
         return ()

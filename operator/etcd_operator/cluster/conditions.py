@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from etcd_operator.cluster.certificates import lost_authorities
+from etcd_operator.cluster.clients import client_problems
 from etcd_operator.cluster.corruption_rules import corruption
 from etcd_operator.cluster.growth_rules import growth_problem, growth_under_way, in_lower
 from etcd_operator.cluster.judged import Judged
@@ -134,7 +135,8 @@ def _lost(judged: Judged) -> str:
 
 def progressing(judged: Judged, outcome: Outcome) -> Told:
     """What is under way, or what keeps the cluster from what the user asked for."""
-    for judge in (_paused, _disputed, _invalid, _refused, _failed, _recovering, _blocked, _ungrown, _working, _pending):
+    known = (_paused, _disputed, _invalid, _refused, _failed, _recovering, _blocked, _ungrown, _working, _pending)
+    for judge in (*known, _unserved):
         if told := judge(judged, outcome):
             return told
     return _told("Progressing", "False", "AsSpecified", f"the cluster is as its spec asks{idle_wish(judged)}")
@@ -229,6 +231,11 @@ def _pending(judged: Judged, outcome: Outcome) -> Told | None:
         "withdraws the change"
     )
     return _told("Progressing", "False", "ChangePending", message)
+
+
+def _unserved(judged: Judged, outcome: Outcome) -> Told | None:
+    problem = client_problems(judged)
+    return _told("Progressing", "False", "ClientsNotServed", problem) if problem else None
 
 
 def pending_changes(judged: Judged) -> tuple[str, ...]:

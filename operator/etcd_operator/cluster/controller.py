@@ -4,6 +4,7 @@ Holds nothing that matters: the pictures kept between rounds spare reads while a
 before anything is changed. Losing them costs a read.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
@@ -13,6 +14,8 @@ import structlog
 from etcd_operator.api import EtcdClusterStatus
 from etcd_operator.cluster.act import Accepted, Hands, NameTakenError, act, status_manifest
 from etcd_operator.cluster.agent_image import AgentImage
+from etcd_operator.cluster.client_farewell import Farewell
+from etcd_operator.cluster.client_observe import ClientObserver
 from etcd_operator.cluster.conditions import Outcome
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import Quorum
@@ -88,6 +91,8 @@ class EtcdClusterController:
             images=images,
             namespace=settings.pod_namespace,
         )
+        self._clients = ClientObserver(kube, namespaces=settings.watch_namespaces)
+        self._farewell = Farewell(kube, events, self._clients)
         self._told = on_conditions
         self._pictures: dict[Key, tuple[float, Picture]] = {}
         self._at_rest: set[Key] = set()
@@ -107,12 +112,12 @@ class EtcdClusterController:
         kept = None if changed else self._kept(key)
         picture = kept or await self._look(key)
         if picture is None:
-            return self._forget(key)
+            return await self._see_off(key)
         judged, decided = await self._judge(key, picture, anew=kept is None)
         if kept and (decided.steps or self._differs(picture, judged, Outcome(plan=decided))):
             picture = await self._look(key)
             if picture is None:
-                return self._forget(key)
+                return await self._see_off(key)
             # Kubernetes may have changed meanwhile; what the members just said has not: to ask a silent one again would
             # only tell of it later.
             judged, decided = await self._judge(key, picture, _still_true(judged.seen.answers, kept, picture))
@@ -126,7 +131,8 @@ class EtcdClusterController:
             log.info("cluster.acting", reasons=list(dict.fromkeys(step.reason for step in decided.steps)))
             try:
                 endpoints, resizes = self._observer.endpoints(picture), self._resizes.setdefault(key, {})
-                hands = Hands(self._kube, self._etcd, endpoints, judged.blueprint.cluster_id, resizes)
+                refusals = self._clients.refusals(key.namespace, key.name)
+                hands = Hands(self._kube, self._etcd, endpoints, judged.blueprint.cluster_id, resizes, refusals)
                 await act(hands, picture.cluster, picture.raw, decided.steps, self._accepted.setdefault(key, {}))
             except Fenced:
                 raise
@@ -150,7 +156,8 @@ class EtcdClusterController:
                     return Result()
                 failure, outcome = error, Outcome(plan=decided, error=_as_trouble(error))
             else:
-                self._tell(picture, tales_of_steps(decided, published=judged.published))
+                done = tuple(step for step in decided.steps if getattr(step, "spot", None) not in refusals)
+                self._tell(picture, tales_of_steps(replace(decided, steps=done), published=judged.published))
         await self._write_status(key, picture, judged, outcome)
         if failure is not None:
             raise failure
@@ -162,8 +169,11 @@ class EtcdClusterController:
         until, refusal = self._refusals.get(key, (0.0, ""))
         refusal = refusal if monotonic() < until else ""
         accepted, resizes = self._accepted.get(key, {}), self._resizes.get(key, {})
-        seen = await self._observer.observation(picture, accepted, answers, refusal, resizes, anew=anew)
-        judged = Judged.of(seen)
+        seen, elsewhere = await asyncio.gather(
+            self._observer.observation(picture, accepted, answers, refusal, resizes, anew=anew),
+            self._clients.elsewhere(picture.cluster, picture.objects.secrets, anew=anew),
+        )
+        judged = Judged.of(replace(seen, elsewhere=elsewhere))
         return judged, plan(judged)
 
     async def _look(self, key: Key) -> Picture | None:
@@ -180,7 +190,17 @@ class EtcdClusterController:
         fresh = key in self._at_rest or monotonic() - taken_at < stale_after
         return picture if fresh else None
 
+    async def _see_off(self, key: Key) -> Result:
+        """Of an EtcdCluster that is gone, or going: what it has in other namespaces goes first."""
+        try:
+            gone = await self._farewell.said(key.namespace, key.name)
+        except Conflict as error:
+            log.info("cluster.conflict", error=str(error))
+            return Result(requeue_after=SOON)
+        return self._forget(key) if gone else Result(requeue_after=AILING)
+
     def _forget(self, key: Key) -> Result:
+        self._clients.forget(key.namespace, key.name)
         self._pictures.pop(key, None)
         self._last_steps.pop(key, None)
         self._accepted.pop(key, None)

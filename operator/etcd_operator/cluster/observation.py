@@ -96,6 +96,35 @@ class ResizeRefusal:
     at: datetime
 
 
+#: A Secret outside the cluster's namespace: namespace and name.
+Spot = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryRefusal:
+    """What the API server said when a client's Secret was to be written or removed elsewhere; when to try again."""
+
+    message: str
+    again_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Elsewhere:
+    """What there is of, or for, `spec.clients` beside the cluster's own objects; read only where it matters."""
+
+    #: Secrets with the labels of this EtcdCluster's copies, and whatever stands where a copy is to be.
+    copies: Mapping[Spot, Manifest] = field(default_factory=dict)
+    #: Namespaces that the spec names, `None` for one that does not exist.
+    namespaces: Mapping[str, Manifest | None] = field(default_factory=dict)
+    #: Namespaces that could not be read, or in which Secrets could not, and why.
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    #: Why it is not known where copies are; empty where it is.
+    unlisted: str = ""
+    #: Secrets of others in the cluster's own namespace that have the names of clients'.
+    taken: frozenset[str] = frozenset()
+    refusals: Mapping[Spot, DeliveryRefusal] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
     """One picture of one cluster. `answers` has an entry for every member whose pod could be asked."""
@@ -125,6 +154,8 @@ class Observation:
     handshakes: Mapping[tuple[Side, str], Handshake] = field(default_factory=dict)
     #: The Secrets with authorities that the user provides, by side, where they exist.
     provided: Mapping[Side, Manifest] = field(default_factory=dict)
+    #: For `spec.clients`.
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
     #: The image of `etcd_operator.agent`; empty where it is not known, or not needed.
     agent_image: str = ""
     #: A new incarnation's name, should one be needed; drawn outside so that `plan` stays pure.

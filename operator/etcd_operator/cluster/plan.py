@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from etcd_operator.cluster import (
     bootstrap_rules,
+    client_rules,
     corruption_rules,
     growth_rules,
     healing_rules,
@@ -74,6 +75,10 @@ RULES: tuple[Rule, ...] = (
     proxy_rules.keep_proxy_right,
     proxy_rules.remove_proxy,
     proxy_rules.keep_network_policies,
+    client_rules.keep_client_secrets,
+    client_rules.hold_for_copies,
+    client_rules.deliver_copies,
+    client_rules.let_go_without_copies,
     bootstrap_rules.wait_for_bootstrap,
     growth_rules.wait_for_growth,
     membership_rules.wait_for_membership,

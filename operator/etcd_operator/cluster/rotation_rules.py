@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from etcd_operator.cluster import certificates
 from etcd_operator.cluster.authority import HeldAuthority, Phase
+from etcd_operator.cluster.clients import client_names
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
 from etcd_operator.cluster.membership_rules import change_of_membership
@@ -155,7 +156,8 @@ def _is_issued(judged: Judged, rotating: HeldAuthority) -> bool:
 def _leaf_secrets(judged: Judged, side: Side) -> list[n.Manifest | None]:
     names, secrets = judged.blueprint.names, judged.seen.objects.secrets
     wanted = [names.peer_certificate] if side == "peer" else [names.server_certificate, names.client_access]
-    return [secrets.get(name) for name in wanted]
+    clients = [] if side == "peer" else map(names.client_secret, client_names(judged))
+    return [*(secrets.get(name) for name in wanted), *(secrets[name] for name in clients if name in secrets)]
 
 
 def _has_arrived(judged: Judged, rotating: HeldAuthority, member: SeenMember) -> bool:
@@ -182,10 +184,10 @@ def _clients_have_until(judged: Judged, side: Side) -> datetime | None:
     """Until when clients may still read the Secret as it was; `None` where no client knows of that authority."""
     if side == "peer":
         return None
-    written = annotations(_leaf_secrets(judged, side)[-1]).get(n.ISSUED_AT, "")
+    written = [annotations(each).get(n.ISSUED_AT, "") for each in _leaf_secrets(judged, side)[1:]]
     grace = judged.blueprint.spec.tls.client.rotation_grace
     try:
-        return datetime.fromisoformat(written) + timedelta(seconds=grace.total_seconds())
+        return max(map(datetime.fromisoformat, written)) + timedelta(seconds=grace.total_seconds())
     except ValueError:
         return None
 

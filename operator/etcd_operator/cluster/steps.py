@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from etcd_operator.cluster.authority import HeldAuthority
+from etcd_operator.cluster.observation import Spot
 from etcd_operator.etcd.model import Alarm
 from etcd_operator.pki import Authority
 from etcd_operator.resources.blueprint import Blueprint
@@ -204,9 +205,45 @@ class FillLog:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deliver:
+    """Write a copy of a client's Secret into another namespace; `uid` of the one that was seen, empty for none.
+
+    That the API server refuses is an outcome to judge, not a failure; as in the next.
+    """
+
+    manifest: Manifest
+    uid: str
+    reason: str
+
+    @property
+    def spot(self) -> Spot:
+        return self.manifest["metadata"]["namespace"], self.manifest["metadata"]["name"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakeBack:
+    """Delete the copy of a client's Secret in another namespace, if it still is the one that was seen."""
+
+    spot: Spot
+    uid: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetFinalizers:
+    """Let the EtcdCluster itself be kept, or not be kept, from going before what it has elsewhere."""
+
+    uid: str
+    finalizers: tuple[str, ...]
+    resource_version: str
+    reason: str
+
+
 EtcdStep = AddMember | RemoveMember | PromoteMember | MoveLeader | DisarmAlarm | FillLog
 VolumeStep = GrowVolume | RetainVolume | SetOwner
-Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | Delete | VolumeStep | EtcdStep
+ClientStep = Deliver | TakeBack | SetFinalizers
+Step = Apply | IssueAuthority | IssueLeaf | RecordBootstrap | Annotate | Delete | VolumeStep | ClientStep | EtcdStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

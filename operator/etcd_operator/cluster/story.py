@@ -13,6 +13,7 @@ from etcd_operator.cluster.steps import (
     Annotate,
     Apply,
     Delete,
+    Deliver,
     DisarmAlarm,
     FillLog,
     IssueAuthority,
@@ -24,6 +25,7 @@ from etcd_operator.cluster.steps import (
     RemoveMember,
     RetainVolume,
     SetOwner,
+    TakeBack,
 )
 
 
@@ -55,6 +57,13 @@ def tales_of_steps(plan: Plan, *, published: bool) -> list[Tale]:
                 tales.append(Tale(type="Normal", reason="Applying", message=step.reason))
             case IssueAuthority() | IssueLeaf() if published:
                 tales.append(Tale(type="Normal", reason="IssuingCertificate", message=step.reason))
+            case Deliver():
+                tales.append(_tale("DeliveringSecret", step.reason))
+            case TakeBack():
+                namespace, name = step.spot
+                tales.append(
+                    _tale("TakingSecretBack", f"deleting Secret {name} in namespace {namespace}: {step.reason}")
+                )
             case AddMember():
                 tales.append(_tale("AddingMember", f"adding {step.member} as a learner: {step.reason}"))
             case RemoveMember():

@@ -74,6 +74,18 @@ CERTIFICATES_REFRESHED = f"{GROUP}/certificates-refreshed"
 ISSUED_AT = f"{GROUP}/issued-at"
 #: On proxies: a digest of the configuration that they were started with.
 CONFIG_DIGEST = f"{GROUP}/config"
+#: On copies of a client's Secret in other namespaces: name and namespace of the EtcdCluster that it opens (labels, by
+#: which copies are found; never CLUSTER_LABEL, which would make them another EtcdCluster's), and its UID (an
+#: annotation), which alone proves that the copy is this EtcdCluster's.
+CLIENT_CLUSTER = f"{GROUP}/client-cluster"
+CLIENT_NAMESPACE = f"{GROUP}/client-namespace"
+CLIENT_UID = f"{GROUP}/client-uid"
+#: On namespaces, set by who owns them: the namespaces whose EtcdClusters may put clients' Secrets there.
+ACCEPTS_CLIENTS = f"{GROUP}/accept-clients-from"
+#: What separates several in that label; no namespace's name has it.
+ACCEPTS_SEPARATOR = "_"
+#: On an EtcdCluster that has such copies: it is not gone before they are.
+CLIENTS_ELSEWHERE = f"{GROUP}/clients-elsewhere"
 #: On every applied object: a digest of all that the operator wants of it.
 DIGEST = f"{GROUP}/digest"
 
@@ -133,6 +145,19 @@ class Names:
     @property
     def client_access(self) -> str:
         return f"{self.name}-client"
+
+    def client_secret(self, client: str) -> str:
+        """The Secret of one of `spec.clients`, in the cluster's own namespace."""
+        return f"{self.client_access}-{client}"
+
+    def client_copy(self, client: str) -> str:
+        """Its copy in other namespaces; the dot, which no namespace has, keeps those of two namespaces apart."""
+        return f"{self.namespace}.{self.client_secret(client)}"
+
+    def client_of_secret(self, secret: str) -> str | None:
+        """The client whose Secret in the cluster's own namespace has that name; `None` for all other Secrets."""
+        client = secret.removeprefix(f"{self.client_access}-")
+        return client if client != secret and secret != self.client_authority else None
 
     @property
     def members_service(self) -> str:

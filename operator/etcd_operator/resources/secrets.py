@@ -13,7 +13,18 @@ from typing import Literal
 
 from etcd_operator.etcd.options import minor_number
 from etcd_operator.resources.blueprint import Blueprint, owned_metadata
-from etcd_operator.resources.names import CLIENT_PORT, ISSUED_AT, ROTATE_CLIENT, ROTATE_PEER, Manifest
+from etcd_operator.resources.names import (
+    CLIENT_CLUSTER,
+    CLIENT_NAMESPACE,
+    CLIENT_PORT,
+    CLIENT_UID,
+    ISSUED_AT,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    ROTATE_CLIENT,
+    ROTATE_PEER,
+    Manifest,
+)
 
 Side = Literal["peer", "client"]
 
@@ -82,6 +93,33 @@ def client_leaf(blueprint: Blueprint) -> LeafRequest:
     return LeafRequest(
         secret=blueprint.names.client_access, side="client", common_name="root", dns_names=("root",), server=False
     )
+
+
+def named_client_leaf(blueprint: Blueprint, client: str) -> LeafRequest:
+    """What one of `spec.clients` presents: it is an etcd user of that name, should etcd be told to have users."""
+    name = blueprint.names.client_secret(client)
+    return LeafRequest(secret=name, side="client", common_name=client, dns_names=(client,), server=False)
+
+
+def client_copy(blueprint: Blueprint, client: str, namespace: str, data: Mapping[str, bytes]) -> Manifest:
+    """The copy of a client's Secret in another namespace: no owner reference reaches there, labels tell whose it is."""
+    labels = {
+        MANAGED_BY_LABEL: MANAGER,
+        CLIENT_CLUSTER: blueprint.names.name,
+        CLIENT_NAMESPACE: blueprint.names.namespace,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": blueprint.names.client_copy(client),
+            "namespace": namespace,
+            "labels": labels,
+            "annotations": {CLIENT_UID: blueprint.uid},
+        },
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
 
 
 def is_address(name: str) -> bool:

@@ -36,10 +36,10 @@ from etcd_operator.kube.resources import (
     STATEFULSETS,
     Resource,
 )
-from etcd_operator.resources.names import CLUSTER_LABEL, MANAGED_BY_LABEL, MANAGER
+from etcd_operator.resources.names import CLIENT_CLUSTER, CLIENT_NAMESPACE, CLUSTER_LABEL, MANAGED_BY_LABEL, MANAGER
 from etcd_operator.runtime.controller import Key
 
-#: What we own. An event of such an object is one for the EtcdCluster that its label names.
+#: What we own. An event of such an object is one for the EtcdCluster that its labels name.
 OWNED = (STATEFULSETS, DEPLOYMENTS, PODS, PVCS, SERVICES, CONFIGMAPS, SECRETS, PDBS, NETWORKPOLICIES)
 
 METADATA_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -198,8 +198,12 @@ class Edge:
             metadata = event["object"].get("metadata") or {}
             if own is not None:
                 self._tell(self._on_change, Key(own, metadata["namespace"], metadata["name"]))
-            elif cluster := (metadata.get("labels") or {}).get(CLUSTER_LABEL):
+                return
+            labels = metadata.get("labels") or {}
+            if cluster := labels.get(CLUSTER_LABEL):
                 self._tell(self._on_change, Key("EtcdCluster", metadata["namespace"], cluster))
+            elif cluster := labels.get(CLIENT_CLUSTER):
+                self._tell(self._on_change, Key("EtcdCluster", labels.get(CLIENT_NAMESPACE, ""), cluster))
 
         return tell
 
