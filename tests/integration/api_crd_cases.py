@@ -54,6 +54,28 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.tls.peer",
         "secretRef is needed where mode is Provided, and only there",
     ),
+    "the almighty client": (
+        {"clients": [{"name": "root"}]},
+        "spec.clients[0].name",
+        "must be none of root, external-etcd-operator, ca: these are the operator's own",
+    ),
+    "a client named as an authority": ({"clients": [{"name": "ca"}]}, "spec.clients[0].name", "choose another name"),
+    "a client that is no name": (
+        {"clients": [{"name": "Web"}]},
+        "spec.clients[0].name",
+        "must be lower case letters, digits and hyphens, such as web",
+    ),
+    "a client twice": ({"clients": [{"name": "web"}, {"name": "web"}]}, "spec.clients[1]", "Duplicate value"),
+    "a namespace that is no name": (
+        {"clients": [{"name": "web", "namespaces": ["Shop"]}]},
+        "spec.clients[0].namespaces[0]",
+        "should match",
+    ),
+    "certificates without TLS": (
+        {"clients": [{"name": "web"}], "tls": {"client": {"mode": "Off"}}},
+        "spec.clients",
+        "must be empty while spec.tls.client.mode is Off",
+    ),
     "the operator's own key": (
         {"options": {"extra": {"data-dir": "/tmp"}}},
         "spec.options.extra.data-dir",

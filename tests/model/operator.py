@@ -75,6 +75,9 @@ class StoreKube:
         self.reads += 1
         return [cast(Manifest, _copy(manifest)) for manifest in self._store.all(resource.kind, labels)]
 
+    async def create(self, manifest: Manifest) -> Manifest:
+        return self.write(f"create {manifest['kind']}", lambda: self._store.create_new(manifest))
+
     async def apply(self, manifest: Manifest) -> Manifest:
         return self.write(f"apply {manifest['kind']}", lambda: self._store.apply(manifest))
 

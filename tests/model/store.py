@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from etcd_operator.api import Quantity
-from etcd_operator.cluster.records import timestamp
+from etcd_operator.cluster.records import is_terminating, timestamp
 from etcd_operator.cluster.settled import requested
 from etcd_operator.kube import Conflict, Forbidden, Invalid, NotFound
 from etcd_operator.resources.names import Manifest
@@ -69,6 +69,12 @@ class Store:
         self._objects[made["kind"], made["metadata"]["name"]] = made
         return self.touch(made)
 
+    def create_new(self, manifest: Manifest) -> Manifest:
+        """Create what must not exist yet."""
+        if self.get(manifest["kind"], manifest["metadata"]["name"]) is not None:
+            raise Conflict(status=409, reason="AlreadyExists", message=f"{manifest['metadata']['name']} already exists")
+        return copy.deepcopy(self.create(manifest))
+
     def touch(self, manifest: Manifest) -> Manifest:
         """Give the object a new resource version, after it was changed in place."""
         self.version += 1
@@ -115,6 +121,8 @@ class Store:
             if new.get("spec") != live.get("spec"):
                 new["metadata"]["generation"] = live["metadata"]["generation"] + 1
             self._objects[live["kind"], live["metadata"]["name"]] = self.touch(new)
+            if live["metadata"].get("finalizers") and new["metadata"].get("finalizers") == [] and is_terminating(new):
+                self.remove(new)
         return copy.deepcopy(new)
 
     def _check_size(self, live: Manifest, new: Manifest) -> None:

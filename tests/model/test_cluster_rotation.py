@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from etcd_operator.api import EtcdClusterSpec
+from etcd_operator.api import ClientAccess, EtcdClusterSpec
 from etcd_operator.etcd.model import TLSIdentity
 from etcd_operator.pki import new_authority, split_bundle
 from etcd_operator.resources.secrets import content
@@ -21,13 +21,14 @@ SECRETS = {"peer": ("a-peer",), "client": ("a-server", "a-client")}
 class Onlooker:
     """A client that reads its Secret anew as slowly as it may, and sees whether anybody refuses anybody."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, secret: str = "a-client") -> None:
         self.world = world
+        self.secret = secret
         self.read_at = world.now
         self.who = self._read()
 
     def _read(self) -> TLSIdentity:
-        data = content(self.world.store.get("Secret", "a-client"))
+        data = content(self.world.store.get("Secret", self.secret))
         return TLSIdentity(ca=data["ca.crt"], cert=data["tls.crt"], key=data["tls.key"])
 
     def look(self) -> None:
@@ -63,9 +64,11 @@ def world() -> Iterator[World]:
     made.close()
 
 
-def rotate(world: World, *, rounds: int = 160, between: Callable[[int], None] = lambda number: None) -> None:
+def rotate(
+    world: World, *, rounds: int = 160, between: Callable[[int], None] = lambda number: None, secret: str = "a-client"
+) -> None:
     """Let it all happen, until nothing does any more."""
-    onlooker, quiet = Onlooker(world), 0
+    onlooker, quiet = Onlooker(world, secret), 0
     for number in range(rounds):
         quiet = 0 if world.round() else quiet + 1
         onlooker.look()
@@ -96,6 +99,18 @@ def test_nobody_is_refused_while_an_authority_is_replaced(world: World, side: st
     check_rotated(world, side, before)
     assert world.told("AsSpecified")
     assert world.operator.kube.writes == []
+
+
+def test_no_client_of_another_namespace_is_refused_either(world: World) -> None:
+    labels = {"externaletcd.io/accept-clients-from": "ns"}
+    world.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}})
+    world.apply(spec().model_copy(update={"clients": (ClientAccess(name="web", namespaces=("shop",)),)}))
+    world.settle()
+    before, copy = authority(world, "client"), "ns.a-client-web"
+    ask(world, "client")
+    rotate(world, secret=copy)
+    check_rotated(world, "client", before)
+    assert split_bundle(content(world.store.get("Secret", copy))["ca.crt"]) == (authority(world, "client"),)
 
 
 def test_both_are_rotated_one_after_the_other(world: World) -> None:

@@ -1,7 +1,7 @@
 """When an authority is rotated, what each phase waits for, and what is told meanwhile."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +20,10 @@ from etcd_operator.resources.secrets import (
     LeafRequest,
     Side,
     authority_name,
+    client_endpoints,
     client_leaf,
     content,
+    named_client_leaf,
     peer_leaf,
     secret,
     server_leaf,
@@ -43,7 +45,7 @@ from support.builders import (
     with_pod,
     with_spec,
 )
-from support.plans import planned
+from support.plans import planned, the_step
 
 PLAN = blueprint()
 NEW = new_authority("new", NOW)
@@ -235,6 +237,30 @@ def test_the_new_one_signs_when_every_member_has_shown_that_it_trusts_it(side: S
     assert isinstance(step, Apply)
     assert content(step.manifest) == in_phase(side, Phase.REISSUE).data
     assert step.manifest["metadata"]["annotations"][f"externaletcd.io/rotate-{side}"] == "now"
+
+
+def with_client(seen: Observation, of: HeldAuthority, *, issued_at: datetime, trusted: bytes = b"") -> Observation:
+    """One of `spec.clients`, with a Secret in the same phase but for what it is to trust, if that is given."""
+    request = named_client_leaf(PLAN, "web")
+    endpoints = {"endpoints": client_endpoints(PLAN).encode(), "ca.crt": trusted or of.trusted}
+    made = secret(
+        PLAN, request.secret, {**content(leaf_secret(PLAN, request)), **endpoints}, issued_at=issued_at.isoformat()
+    )
+    return with_object(with_spec(seen, clients=[{"name": "web"}]), "secrets", live(made))
+
+
+def test_clients_of_the_spec_are_told_and_given_time_as_well() -> None:
+    of, seen = in_phase("client", Phase.TRUST), shaking(all_trust("client"), "client", "client")
+    untold = with_client(seen, of, issued_at=NOW, trusted=authority("client").cert_pem)
+    assert (planned(untold).rule, the_step(untold).manifest["metadata"]["name"]) == (
+        "keep_client_secrets",
+        "a-client-web",
+    )
+    assert content(the_step(untold).manifest)["ca.crt"] == of.trusted
+    late = with_client(seen, of, issued_at=seen.at - timedelta(minutes=1))
+    assert not planned(late).steps
+    assert "clients have until" in planned(late).waiting
+    assert planned(with_client(seen, of, issued_at=NOW)).rule == "rotate_authorities"
 
 
 def test_clients_are_given_time_and_members_are_not() -> None:
