@@ -160,7 +160,7 @@ def test_at_rest_namespaces_alone_are_read_and_only_from_time_to_time(clock: Clo
 
 
 def test_a_strangers_secret_that_went_is_noticed_at_rest(clock: Clock) -> None:
-    (stub := Stub(shop="ns")).put("Secret", *SPOT)
+    (stub := Stub(shop="ns")).put("Secret", *SPOT, labels={**LABELS, n.CLIENT_NAMESPACE: "other"})
     seen_by = observer(stub)
     assert look(stub, cluster("shop"), seen_by).copies
     del stub.objects["Secret", *SPOT]

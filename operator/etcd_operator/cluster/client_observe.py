@@ -60,14 +60,14 @@ class ClientObserver:
             copies, unlisted = await self.copies(names.namespace, names.name)
             found = replace(found, copies=copies, unlisted=unlisted)
         if wanted:
-            found = await self._in_namespaces(found, wanted, names.namespace, anew=kept is None)
+            found = await self._in_namespaces(found, wanted, names, anew=kept is None)
         found = replace(found, taken=await self._taken(cluster, names, secrets, anew=kept is None))
         self._kept[key] = found
         return replace(found, refusals=self._current(key, found, wanted))
 
     async def copies(self, namespace: str, name: str) -> tuple[dict[Spot, Manifest], str]:
         """The Secrets with labels of that EtcdCluster's copies; and why some are not known, empty where all are."""
-        labels = {CLIENT_CLUSTER: name, CLIENT_NAMESPACE: namespace}
+        labels = _copy_labels(namespace, name)
         copies: dict[Spot, Manifest] = {}
         unlisted = ""
         for listed in self._listed:
@@ -81,15 +81,16 @@ class ClientObserver:
                 copies |= {_spot(each): each for each in found}
         return copies, unlisted
 
-    async def _in_namespaces(self, found: Elsewhere, wanted: Iterable[Spot], own: str, *, anew: bool) -> Elsewhere:
+    async def _in_namespaces(self, found: Elsewhere, wanted: Iterable[Spot], names: Names, *, anew: bool) -> Elsewhere:
         """With the namespaces that the spec names, and what else is there where a copy is to be."""
         named = sorted({namespace for namespace, _ in wanted})
         read = await asyncio.gather(*(self._one(NAMESPACES, None, name, anew=anew) for name in named))
         unreadable = {name: _why(each) for name, each in zip(named, read, strict=True) if isinstance(each, KubeError)}
         there = {name: each for name, each in zip(named, read, strict=True) if not isinstance(each, KubeError)}
         # Of copies that have their labels the watches tell; not of what stands in the way of one.
-        copies = {spot: live for spot, live in found.copies.items() if CLIENT_CLUSTER in _labels(live)}
-        unknown = [spot for spot in wanted if spot not in copies and accepts(there.get(spot[0]), own)]
+        labels = _copy_labels(names.namespace, names.name)
+        copies = {spot: live for spot, live in found.copies.items() if labels.items() <= _labels(live).items()}
+        unknown = [spot for spot in wanted if spot not in copies and accepts(there.get(spot[0]), names.namespace)]
         secrets = await asyncio.gather(*(self._one(SECRETS, *spot, anew=anew) for spot in unknown))
         for spot, live in zip(unknown, secrets, strict=True):
             if isinstance(live, KubeError):
@@ -148,6 +149,10 @@ def _spot(live: Manifest) -> Spot:
 
 def _is_held(cluster: EtcdCluster) -> bool:
     return CLIENTS_ELSEWHERE in cluster.metadata.finalizers
+
+
+def _copy_labels(namespace: str, name: str) -> dict[str, str]:
+    return {CLIENT_CLUSTER: name, CLIENT_NAMESPACE: namespace}
 
 
 def _labels(live: Manifest) -> Manifest:
