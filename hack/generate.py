@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from etcd_operator.api import EtcdCluster
+from etcd_operator.api import ApiServerBinding, EtcdCluster
 from etcd_operator.api.crd import crd
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = (EtcdCluster,)
+KINDS = (EtcdCluster, ApiServerBinding)
 HEADER = "# Generated from operator/etcd_operator/api by hack/generate; edit the models instead.\n"
 
 

@@ -30,6 +30,7 @@ WATCH_SILENCE = 30.0
 #: Plural to API prefix, for the kinds that are needed here.
 PREFIXES = {
     "etcdclusters": "/apis/externaletcd.io/v1alpha1",
+    "apiserverbindings": "/apis/externaletcd.io/v1alpha1",
     "statefulsets": "/apis/apps/v1",
     "deployments": "/apis/apps/v1",
     "poddisruptionbudgets": "/apis/policy/v1",

@@ -24,7 +24,7 @@ from localcluster.artifacts import ensure_kubectl
 from localcluster.progress import Progress
 
 ROOT = Path(__file__).parents[2]
-CRD = ROOT / "crds" / "etcdclusters.yaml"
+CRDS = ROOT / "crds"
 SAMPLES = ROOT / "deploy" / "samples"
 NAMESPACE = f"crd-{uuid4().hex[:8]}"
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -105,8 +105,8 @@ def refused(done: Done, field: str, message: str) -> None:
 
 
 def test_the_crd_is_accepted_without_a_warning_and_its_names_are_granted(kubectl: Kubectl) -> None:
-    kubectl.ok("apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f", str(CRD))
-    kubectl.ok("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    kubectl.ok("apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f", str(CRDS))
+    kubectl.ok("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
     crd = json.loads(kubectl.ok("get", "crd", "etcdclusters.externaletcd.io", "-o", "json"))
     conditions = {item["type"]: item["status"] for item in crd["status"]["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}, "NonStructuralSchema or a clash of names"
@@ -130,7 +130,7 @@ def test_a_manifest_without_a_spec_is_one_too(kubectl: Kubectl, created: Created
     assert kubectl.read(name)["spec"]["members"] == 3
 
 
-@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("etcdcluster-*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_samples_are_accepted(kubectl: Kubectl, sample: Path) -> None:
     kubectl.ok("apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", str(sample))
 

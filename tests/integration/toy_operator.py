@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from etcd_operator.kube import EventRecorder, Kube
 from etcd_operator.kube.resources import CONFIGMAPS, ETCDCLUSTERS
@@ -29,6 +29,9 @@ class ToyController:
     def __init__(self, kube: Kube, events: EventRecorder) -> None:
         self._kube = kube
         self._events = events
+
+    def followers(self, key: Key) -> Iterable[Key]:
+        return ()
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:
         tell(key, changed)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import generate
-from etcd_operator.api import OWNED_OPTIONS, EtcdCluster, EtcdClusterSpec
+from etcd_operator.api import OWNED_OPTIONS, ApiServerBinding, EtcdCluster, EtcdClusterSpec
 from etcd_operator.api.crd import crd
 
 Schema = dict[str, Any]
@@ -61,8 +61,10 @@ def test_the_files_under_crds_are_what_the_models_say() -> None:
 def test_a_changed_a_missing_and_a_stray_file_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "crds").mkdir()
     name = Path("crds/etcdclusters.yaml")
-    assert generate.differing(tmp_path) == [name]
-    (tmp_path / name).write_text(generate.outputs()[name])
+    others = [other for other in generate.outputs() if other != name]
+    assert sorted(generate.differing(tmp_path)) == sorted([name, *others])
+    for each, text in generate.outputs().items():
+        (tmp_path / each).write_text(text)
     assert generate.differing(tmp_path) == []
     (tmp_path / name).write_text("kind: Other\n")
     (tmp_path / "crds/stray.yaml").write_text("")
@@ -86,8 +88,13 @@ def test_the_status_has_no_defaults_as_nothing_was_observed_yet() -> None:
     assert [path for path, node in nodes(SCHEMA["properties"]["status"]) if "default" in node] == []
 
 
-def test_the_schema_is_structural() -> None:
-    for path, node in nodes(SCHEMA):
+BINDING: Schema = crd(ApiServerBinding)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+both_kinds = pytest.mark.parametrize("schema", [SCHEMA, BINDING], ids=["EtcdCluster", "ApiServerBinding"])
+
+
+@both_kinds
+def test_the_schema_is_structural(schema: Schema) -> None:
+    for path, node in nodes(schema):
         assert not {"$ref", "$defs", "title", "oneOf", "allOf", "const", "nullable"} & node.keys(), path
         if node.get("x-kubernetes-int-or-string"):
             assert node["anyOf"] == [{"type": "integer"}, {"type": "string"}], path
@@ -101,8 +108,9 @@ def test_the_schema_is_structural() -> None:
             assert key in node["items"]["required"], path
 
 
-def test_every_field_is_documented_in_a_sentence() -> None:
-    for path, node in nodes(SCHEMA):
+@both_kinds
+def test_every_field_is_documented_in_a_sentence(schema: Schema) -> None:
+    for path, node in nodes(schema):
         if path != ".metadata" and not path.endswith((".*", "[]")):
             assert node.get("description", "").endswith((".", "1.4")), path
 
@@ -112,8 +120,9 @@ def test_free_form_is_only_what_belongs_to_others() -> None:
     assert {path for path in free if ".extra." not in path} == {".spec.options.extra", ".spec.podTemplate.spec"}
 
 
-def test_texts_and_lists_that_a_rule_reads_are_bounded() -> None:
-    for path, node in nodes(SCHEMA["properties"]["spec"], ".spec"):
+@both_kinds
+def test_texts_and_lists_that_a_rule_reads_are_bounded(schema: Schema) -> None:
+    for path, node in nodes(schema["properties"]["spec"], ".spec"):
         if "x-kubernetes-validations" in node and node.get("type") == "string" and "enum" not in node:
             assert "maxLength" in node, path
 
@@ -140,7 +149,19 @@ def test_columns_and_scale_point_at_fields_that_exist(part: str) -> None:
     assert (columns if part == "additionalPrinterColumns" else scale) <= known
 
 
-@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("etcdcluster-*.yaml")), ids=lambda path: path.stem)
+def test_the_columns_of_a_binding_point_at_fields_that_exist() -> None:
+    known = {path for path, _ in nodes(BINDING)} | {".metadata.creationTimestamp"}
+    columns = crd(ApiServerBinding)["spec"]["versions"][0]["additionalPrinterColumns"]
+    assert {column["jsonPath"] for column in columns} <= known
+
+
+def test_a_kind_whose_spec_must_say_something_must_have_one() -> None:
+    assert BINDING["required"] == ["spec"]
+    assert "default" not in BINDING["properties"]["spec"]
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_samples_use_only_known_fields(sample: Path) -> None:
     manifest = yaml.safe_load(sample.read_text())
-    assert unknown_fields(manifest["spec"], SCHEMA["properties"]["spec"]) == []
+    schema = {"EtcdCluster": SCHEMA, "ApiServerBinding": BINDING}[manifest["kind"]]
+    assert unknown_fields(manifest["spec"], schema["properties"]["spec"]) == []

@@ -44,6 +44,7 @@ def test_both_installs_grant_the_same_but_for_what_is_in_no_namespace() -> None:
         ("", "nodes", "list"),
         ("", "persistentvolumes", "get"),
         ("", "persistentvolumes", "patch"),
+        ("discovery.k8s.io", "endpointslices", "list"),
     }
 
 

@@ -1,7 +1,7 @@
 """One key's trouble stays its own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -20,6 +20,9 @@ class Toy:
 
     def __init__(self, do: Callable[[Key, bool], Awaitable[Result]]) -> None:
         self._do = do
+
+    def followers(self, key: Key) -> Iterable[Key]:
+        return ()
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:
         return await self._do(key, changed)

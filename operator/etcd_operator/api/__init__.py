@@ -3,6 +3,15 @@
 Pure: no I/O, and no import of any other package of the operator.
 """
 
+from etcd_operator.api.apiserverbinding import (
+    ApiServerBinding,
+    ApiServerBindingSpec,
+    BindingTarget,
+    ClusterReference,
+    ManualTarget,
+    WorkloadTarget,
+)
+from etcd_operator.api.apiserverbinding_status import ApiServerBindingStatus, InstanceStatus
 from etcd_operator.api.base import API_VERSION, GROUP, VERSION, Condition, LocalObjectReference, ObjectMeta, Time
 from etcd_operator.api.etcdcluster import (
     DEFAULT_VERSION,
@@ -36,10 +45,15 @@ __all__ = [
     "SUPPORTED_MINORS",
     "VERSION",
     "AccessSpec",
+    "ApiServerBinding",
+    "ApiServerBindingSpec",
+    "ApiServerBindingStatus",
     "AutoCompaction",
+    "BindingTarget",
     "Bootstrap",
     "ClientAccess",
     "ClientTLS",
+    "ClusterReference",
     "Condition",
     "Duration",
     "Endpoints",
@@ -50,9 +64,11 @@ __all__ = [
     "HealingSpec",
     "IPBlock",
     "ImageSpec",
+    "InstanceStatus",
     "LabelRequirement",
     "LabelSelector",
     "LocalObjectReference",
+    "ManualTarget",
     "MemberStatus",
     "NetworkPolicyPeer",
     "ObjectMeta",
@@ -70,4 +86,5 @@ __all__ = [
     "StorageSpec",
     "TLSSpec",
     "Time",
+    "WorkloadTarget",
 ]

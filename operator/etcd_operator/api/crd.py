@@ -84,7 +84,8 @@ def object_schema(kind: type[Kind]) -> Schema:
     raw = kind.model_json_schema()
     defs = raw.get("$defs", {})
     spec = _structural(raw["properties"]["spec"], defs, defaults=True)
-    spec["default"] = _defaults_below(spec)
+    if "required" not in spec:
+        spec["default"] = _defaults_below(spec)
     status = _structural(raw["properties"]["status"], defs, defaults=False)
     schema: Schema = {
         "description": _prose(raw.get("description", "")),
@@ -97,6 +98,8 @@ def object_schema(kind: type[Kind]) -> Schema:
             "status": status,
         },
     }
+    if "required" in spec:
+        schema["required"] = ["spec"]
     if _VALIDATIONS in raw:
         schema[_VALIDATIONS] = raw[_VALIDATIONS]
     return schema

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from etcd_operator.api.base import ATOMIC, CIDR, ApiModel, Rule
+from etcd_operator.api.base import ATOMIC, CIDR, SET, ApiModel, Rule
 
 #: As Kubernetes has it of a label and of its value.
 _KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -88,6 +88,7 @@ class NetworkPolicyPeer(ApiModel):
     """Whoever has such an address, where it is not a pod's."""
 
 
+_NAMESPACE = Annotated[str, Field(max_length=63, pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 _PEERS = Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=32, json_schema_extra=ATOMIC)]
 
 
@@ -104,5 +105,7 @@ class AccessSpec(ApiModel):
     """Who may come as a client, to proxies and members; everybody, where nobody is named. Clients from outside, by a
     node port or a load balancer, may come with the addresses of nodes.
     """
+    bindings: Annotated[tuple[_NAMESPACE, ...], Field(max_length=256, json_schema_extra=SET)] = ()
+    """Other namespaces whose ApiServerBindings may use this etcd, and get a copy of its client Secret for that."""
     metrics_from: _PEERS = ()
     """Who may read the metrics of members and proxies, and the proxies' statistics page: Prometheus, for one."""

@@ -5,7 +5,7 @@ before anything is changed. Losing them costs a read.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from time import monotonic
 
@@ -104,6 +104,10 @@ class EtcdClusterController:
         self._resizes: dict[Key, dict[str, ResizeRefusal]] = {}
         #: Since when nothing has happened to a cluster: no watch event, no step, no change of status.
         self._quiet_since: dict[Key, float] = {}
+
+    def followers(self, key: Key) -> Iterable[Key]:
+        """None: an EtcdCluster depends on no object of another kind of the operator's."""
+        return ()
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:
         """One round; raises what kept it from being carried out, after the status has told it."""

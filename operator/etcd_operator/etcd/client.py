@@ -24,7 +24,17 @@ from aetcd import rpc
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from etcd_operator.etcd.errors import EtcdError, error_from
-from etcd_operator.etcd.model import Alarm, AlarmKind, Endpoint, KeyHash, Member, MemberList, MemberReport
+from etcd_operator.etcd.model import (
+    Alarm,
+    AlarmKind,
+    Endpoint,
+    KeyHash,
+    KeyValue,
+    Member,
+    MemberList,
+    MemberReport,
+    Page,
+)
 
 #: Seconds that a connection is kept after its last call: long enough for the steps of one round.
 IDLE = 3.0
@@ -186,7 +196,7 @@ class EtcdClient:
         request = rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, memberID=0, alarm=rpc.NOSPACE)
         await self._call(endpoint, "Maintenance", "Alarm", request, rpc.AlarmResponse, timeout)
 
-    # Keys: for tests and tools; the operator itself has no business with them
+    # Keys: for tests and tools, and to compare what two etcds hold; the operator never writes any
 
     async def put(self, endpoint: Endpoint, key: bytes, value: bytes, *, timeout: float = 5.0) -> int:
         """Write a key; the revision that it got."""
@@ -201,6 +211,15 @@ class EtcdClient:
         request = rpc.RangeRequest(key=key, serializable=serializable)
         said = await self._call(endpoint, "KV", "Range", request, rpc.RangeResponse, timeout)
         return bytes(said.kvs[0].value) if said.kvs else None
+
+    async def range(
+        self, endpoint: Endpoint, start: bytes, end: bytes, *, limit: int, revision: int = 0, timeout: float = 10.0
+    ) -> Page:
+        """The first keys from `start` up to, without, `end`, linearizable; revision 0: the newest."""
+        request = rpc.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
+        said = await self._call(endpoint, "KV", "Range", request, rpc.RangeResponse, timeout)
+        pairs = tuple(KeyValue(key=each.key, value=each.value, lease=each.lease) for each in said.kvs)
+        return Page(pairs=pairs, more=bool(said.more), revision=int(said.header.revision))
 
     # Connections
 

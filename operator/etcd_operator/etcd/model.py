@@ -44,6 +44,24 @@ class Endpoint:
     tls: TLSIdentity | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyValue:
+    """A key as it is stored; lease 0: none, so that it stays until somebody deletes it."""
+
+    key: bytes
+    value: bytes
+    lease: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A part of a range of keys; revision is the store's when it was read."""
+
+    pairs: tuple[KeyValue, ...]
+    more: bool
+    revision: int
+
+
 class AlarmKind(StrEnum):
     """What an alarm is about; OTHER is one that a newer etcd may invent."""
 

@@ -4,6 +4,7 @@ Pure. A controller is level-triggered: it is told *which* object to look at, nev
 lost or a doubled event changes nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,10 @@ class Controller(Protocol):
     @property
     def kind(self) -> str:
         """The kind of its keys, such as `EtcdCluster`."""
+        ...
+
+    def followers(self, key: Key) -> Iterable[Key]:
+        """The controller's own objects that are to be looked at when an object of another kind changed."""
         ...
 
     async def reconcile(self, key: Key, *, changed: bool) -> Result:

@@ -54,16 +54,18 @@ class StartError(Exception):
 
 def compose(kube: Kube, events: EventRecorder, settings: Settings, metrics: Metrics) -> Sequence[Controller]:
     """The controllers of this operator: the only place that knows them all."""
+    from etcd_operator.binding.controller import ApiServerBindingController
     from etcd_operator.cluster.controller import EtcdClusterController
 
     return [
+        ApiServerBindingController(kube=kube, events=events, settings=settings, on_etcd_call=metrics.etcd_call),
         EtcdClusterController(
             kube=kube,
             events=events,
             settings=settings,
             on_etcd_call=metrics.etcd_call,
             on_conditions=metrics.conditions,
-        )
+        ),
     ]
 
 

@@ -44,9 +44,12 @@ class Reconciler:
         return tuple(self._controllers)
 
     def add(self, key: Key) -> None:
-        """Have a key looked at, as something may have changed."""
+        """Have a key looked at, as something may have changed, and whoever follows it."""
         if key.kind in self._controllers:
             self.queue.add(key)
+        for controller in self._controllers.values():
+            for follower in controller.followers(key):
+                self.queue.add(follower)
 
     def add_all(self, kind: str, listed: Sequence[Key]) -> None:
         """Have all objects of a kind looked at, and those as well that were there before and are not listed now.

@@ -1,0 +1,74 @@
+"""What one round saw of a binding: everything that its rules may judge by, and nothing else.
+
+Pure. What was not read is `None`, or absent from its mapping; what could not be read is told by its text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from etcd_operator.api import ApiServerBinding, EtcdCluster, WorkloadTarget
+from etcd_operator.resources.names import Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What an etcd holds below a prefix, at one revision; keys that a lease will take away are left out.
+
+    digest: of all keys, without the prefix, and their values, in order.
+    """
+
+    keys: int
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What the API server's etcd of now holds, and what the wanted one does; or why that is not known."""
+
+    servers: str
+    before: Content | None = None
+    wanted: Content | None = None
+    same_etcd: bool = False
+    #: Whether the etcd of now was written to while it was read.
+    moving: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One observation of a binding, by Kubernetes alone."""
+
+    binding: ApiServerBinding
+    raw: Manifest
+    at: datetime
+    #: The EtcdCluster, `None` where there is none of that name.
+    cluster: EtcdCluster | None
+    #: What its client Secret holds; empty while it is not there, or without TLS.
+    access: Mapping[str, bytes]
+    #: The copy of that in the binding's own namespace, where the EtcdCluster is in another one.
+    copy: Manifest | None
+    #: All bindings that name the same EtcdCluster, this one left out.
+    others: tuple[ApiServerBinding, ...]
+    #: The Deployment or StatefulSet, `None` where there is none, or where the target is none of them.
+    workload: Manifest | None
+    #: Its pods that run or are to run, also those that are ending: they write until they are gone.
+    pods: tuple[Manifest, ...]
+    #: Addresses at which the API server of this Kubernetes answers.
+    host_addresses: frozenset[str]
+    #: Who lately put other arguments in place of ours, if it went on in spite of several corrections.
+    contender: str = ""
+
+    @property
+    def target(self) -> WorkloadTarget | None:
+        """The workload that is named, if it is one."""
+        return self.binding.spec.target.deployment or self.binding.spec.target.stateful_set
+
+    @property
+    def container(self) -> Manifest | None:
+        """The API server's container in the workload's template."""
+        if self.target is None or self.workload is None:
+            return None
+        listed: list[Manifest] = self.workload["spec"]["template"]["spec"]["containers"]
+        return next((each for each in listed if each["name"] == self.target.container), None)

@@ -1,0 +1,210 @@
+"""Reading what a binding is judged by: Kubernetes for every round, etcd only before something is changed.
+
+I/O, no judgement.
+"""
+
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from etcd_operator.api import ApiServerBinding, EtcdCluster
+from etcd_operator.binding import arguments, wiring
+from etcd_operator.binding.content import first_content, revision
+from etcd_operator.binding.files import FileSource, file_source
+from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.wiring import Wiring
+from etcd_operator.etcd.client import EtcdClient
+from etcd_operator.etcd.errors import EtcdError
+from etcd_operator.etcd.model import Endpoint, TLSIdentity
+from etcd_operator.kube import Forbidden, Kube, Manifest, NotFound, Resource
+from etcd_operator.kube.resources import (
+    APISERVERBINDINGS,
+    CONFIGMAPS,
+    DEPLOYMENTS,
+    ENDPOINTSLICES,
+    ETCDCLUSTERS,
+    PODS,
+    SECRETS,
+    STATEFULSETS,
+)
+from etcd_operator.resources.names import Names
+from etcd_operator.resources.secrets import content as secret_content
+
+#: The Service of Kubernetes' own API server (k8s.io/kubernetes, pkg/controlplane/controller/kubernetesservice).
+_HOST_SERVICE = {"kubernetes.io/service-name": "kubernetes"}
+
+
+class Observer:
+    """Reads bindings; safe for any number of concurrent callers."""
+
+    def __init__(self, *, kube: Kube, etcd: EtcdClient, everywhere: bool) -> None:
+        self._kube = kube
+        self._etcd = etcd
+        self._everywhere = everywhere
+
+    async def seen(self, namespace: str, name: str) -> Seen | None:
+        """What Kubernetes has of a binding and of all that it names; `None` when the binding is gone."""
+        raw = await self._kube.get(APISERVERBINDINGS, namespace, name)
+        if raw is None:
+            return None
+        binding = ApiServerBinding.model_validate(raw)
+        reference = binding.spec.cluster_ref
+        home = reference.namespace or namespace
+        cluster = await self._cluster(home, reference.name)
+        workload, pods = await self._workload(binding)
+        names = Names(name=reference.name, namespace=home, domain="")
+        access = await self._kube.get(SECRETS, home, names.client_access) if cluster else None
+        copied = await self._kube.get(SECRETS, namespace, f"{name}-etcd-client") if home != namespace else None
+        return Seen(
+            binding=binding,
+            raw=raw,
+            at=datetime.now(UTC),
+            cluster=cluster,
+            access=secret_content(access),
+            copy=copied,
+            others=await self._others(binding, home),
+            workload=workload,
+            pods=pods,
+            host_addresses=await self._host_addresses(),
+        )
+
+    async def answers(self, seen: Seen, wanted: Wiring) -> dict[str, str]:
+        """Of each address, why the API server's certificate does not read there; empty where it does."""
+        endpoints = {server: _endpoint(server, _identity(seen.access)) for server in wanted.servers}
+
+        async def ask(endpoint: Endpoint) -> str:
+            try:
+                await self._etcd.get(endpoint, f"{seen.binding.spec.prefix}/".encode())
+            except EtcdError as error:
+                return error.message
+            return ""
+
+        told = await asyncio.gather(*(ask(endpoint) for endpoint in endpoints.values()))
+        return dict(zip(endpoints, told, strict=True))
+
+    async def comparison(self, seen: Seen, wanted: Wiring) -> Comparison:
+        """What the API server's etcd of now holds beside what the wanted one does."""
+        assert seen.workload is not None
+        assert seen.container is not None
+        servers, prefix = wiring.current(seen.container)
+        before = [server.strip() for server in servers.split(",") if server.strip()]
+        try:
+            identity = await self._present_identity(seen) if any("https://" in each for each in before) else None
+            old = [_endpoint(server, identity) for server in before]
+            new = [_endpoint(server, _identity(seen.access)) for server in wanted.servers]
+            same = await self._is_one_etcd(old, new)
+            if same and prefix == wiring.normal_prefix(seen.binding.spec.prefix):
+                return Comparison(servers=servers, same_etcd=True)
+            held = await first_content(self._etcd, new, seen.binding.spec.prefix)
+            endpoint, present = await first_content(self._etcd, old, prefix)
+            moving = await revision(self._etcd, endpoint) != present.revision
+            return Comparison(servers=servers, before=present, wanted=held[1], moving=moving)
+        except EtcdError as error:
+            return Comparison(servers=servers, problem=error.message)
+        except _UnreadableFileError as error:
+            return Comparison(servers=servers, problem=str(error))
+
+    async def _is_one_etcd(self, old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
+        """Whether both are members of one cluster, by etcd's cluster ID."""
+        ids = []
+        for side in (old, new):
+            failure: EtcdError | None = None
+            for endpoint in side:
+                try:
+                    ids.append((await self._etcd.status(endpoint)).cluster_id)
+                    break
+                except EtcdError as error:
+                    failure = error
+            else:
+                raise failure or EtcdError("unreachable", "no address is given")
+        return ids[0] == ids[1]
+
+    async def _present_identity(self, seen: Seen) -> TLSIdentity:
+        """The certificate that the API server uses now, by its arguments and its volumes."""
+        assert seen.workload is not None
+        assert seen.container is not None
+        told, pod = arguments.flags(seen.container), seen.workload["spec"]["template"]["spec"]
+        held = {}
+        for flag in ("etcd-cafile", "etcd-certfile", "etcd-keyfile"):
+            path = told.get(flag, "")
+            source = file_source(pod, seen.container, path) if path else None
+            if source is None:
+                raise _UnreadableFileError(f"--{flag} ({path or 'not given'}) is on no Secret's or ConfigMap's volume")
+            held[flag] = await self._file(seen.binding.metadata.namespace, source)
+        return TLSIdentity(ca=held["etcd-cafile"], cert=held["etcd-certfile"], key=held["etcd-keyfile"])
+
+    async def _file(self, namespace: str, source: FileSource) -> bytes:
+        resource: Resource = SECRETS if source.kind == "Secret" else CONFIGMAPS
+        found = await self._kube.get(resource, namespace, source.name) or {}
+        held = (found.get("data") or {}).get(source.key)
+        data: bytes | None = None
+        if held is not None:
+            data = str(held).encode() if source.kind == "ConfigMap" else base64.b64decode(held)
+        if data is None:
+            raise _UnreadableFileError(f"{source.kind} {source.name} has no {source.key}")
+        return data
+
+    async def _cluster(self, namespace: str, name: str) -> EtcdCluster | None:
+        raw = await self._kube.get(ETCDCLUSTERS, namespace, name)
+        return EtcdCluster.model_validate(raw) if raw else None
+
+    async def _workload(self, binding: ApiServerBinding) -> tuple[Manifest | None, tuple[Manifest, ...]]:
+        namespace, target = binding.metadata.namespace, binding.spec.target
+        resource = DEPLOYMENTS if target.deployment else STATEFULSETS
+        named = target.deployment or target.stateful_set
+        workload = await self._kube.get(resource, namespace, named.name) if named else None
+        if workload is None:
+            return None, ()
+        labels = workload["spec"]["selector"].get("matchLabels") or {}
+        listed = await self._kube.list(PODS, namespace, labels=labels)
+        ended = ("Succeeded", "Failed")
+        return workload, tuple(pod for pod in listed if pod.get("status", {}).get("phase") not in ended)
+
+    async def _others(self, binding: ApiServerBinding, home: str) -> tuple[ApiServerBinding, ...]:
+        """Those that name the same EtcdCluster."""
+        namespace = None if self._everywhere else binding.metadata.namespace
+        found = []
+        for raw in await self._kube.list(APISERVERBINDINGS, namespace):
+            try:
+                other = ApiServerBinding.model_validate(raw)
+            except ValidationError:  # of a newer release: nothing can be said of it
+                continue
+            reference = other.spec.cluster_ref
+            same = (reference.namespace or other.metadata.namespace, reference.name) == (
+                home,
+                binding.spec.cluster_ref.name,
+            )
+            if same and other.metadata.uid != binding.metadata.uid:
+                found.append(other)
+        return tuple(found)
+
+    async def _host_addresses(self) -> frozenset[str]:
+        """Where this Kubernetes' API server answers; empty where the operator may not know."""
+        try:
+            slices = await self._kube.list(ENDPOINTSLICES, "default", labels=_HOST_SERVICE)
+        except (Forbidden, NotFound):
+            return frozenset()
+        return frozenset(
+            address for each in slices for end in each.get("endpoints") or () for address in end.get("addresses") or ()
+        )
+
+
+class _UnreadableFileError(Exception):
+    """The API server's own certificate cannot be read; the text tells why."""
+
+
+def _identity(access: Mapping[str, bytes]) -> TLSIdentity | None:
+    if not access:
+        return None
+    return TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
+
+
+def _endpoint(server: str, identity: TLSIdentity | None) -> Endpoint:
+    """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it."""
+    parts = urlsplit(server)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return Endpoint(address=f"{host}:{parts.port or 2379}", tls=identity if parts.scheme == "https" else None)

@@ -1,0 +1,266 @@
+"""Why a binding is not carried out, if it is not: one small function for each reason, in their order.
+
+Pure. A reason says what a person is to change; where none applies, the wiring may be brought about.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from etcd_operator.api import ApiServerBinding
+from etcd_operator.binding import arguments, wiring
+from etcd_operator.binding.arguments import UnreadableArgumentsError
+from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.wiring import Wiring
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Obstacle:
+    """Why nothing is changed now; `waits`: it passes without a person."""
+
+    reason: str
+    summary: str
+    message: str
+    waits: bool = False
+
+
+def obstacle(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """What Kubernetes alone tells against the binding."""
+    return next((found for rule in _RULES if (found := rule(seen, wanted))), None)
+
+
+def obstacle_by_etcd(
+    seen: Seen, wanted: Wiring, answers: Mapping[str, str], comparison: Comparison | None
+) -> Obstacle | None:
+    """What the etcds themselves tell against a change."""
+    return _unreachable(seen, wanted, answers) or _different_data(seen, comparison)
+
+
+def needs_comparison(seen: Seen) -> bool:
+    """Whether the API server uses something else now than this EtcdCluster below that prefix. Raises as `current`."""
+    if seen.container is None or seen.cluster is None:
+        return False
+    servers, prefix = wiring.current(seen.container)
+    named = [server for server in servers.split(",") if server.strip()]
+    ours = all(wiring.is_ours(server, seen.cluster) for server in named)
+    return bool(named) and not (ours and prefix == wiring.normal_prefix(seen.binding.spec.prefix))
+
+
+def target_name(binding: ApiServerBinding) -> str:
+    """The API server in a word."""
+    target = binding.spec.target
+    if target.deployment:
+        return f"deployment/{target.deployment.name}"
+    return f"statefulset/{target.stateful_set.name}" if target.stateful_set else "manual"
+
+
+def cluster_name(seen: Seen) -> str:
+    """The EtcdCluster as a message names it."""
+    reference = seen.binding.spec.cluster_ref
+    home = f" in namespace {reference.namespace}" if wiring.is_elsewhere(seen) else ""
+    return f"EtcdCluster {reference.name}{home}"
+
+
+def _no_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.cluster is not None and not seen.cluster.metadata.deletion_timestamp:
+        return None
+    gone = "there is no" if seen.cluster is None else "is being deleted:"
+    return Obstacle(
+        reason="ClusterNotFound",
+        summary="EtcdCluster not found" if seen.cluster is None else "EtcdCluster is being deleted",
+        message=f"{gone} {cluster_name(seen)}; the API server is left as it is",
+        waits=True,
+    )
+
+
+def _not_allowed(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    namespace = seen.binding.metadata.namespace
+    if not wiring.is_elsewhere(seen) or (seen.cluster and namespace in seen.cluster.spec.access.bindings):
+        return None
+    return Obstacle(
+        reason="NotAllowed",
+        summary="Not allowed by the EtcdCluster",
+        message=f"{cluster_name(seen)} does not allow bindings of this namespace: add {namespace} to its"
+        " spec.access.bindings",
+    )
+
+
+def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """Two API servers that write the same keys would destroy each other's objects.
+
+    Who was told the arguments already has the prefix, whoever came first; among equals the older binding. What was told
+    is in the status before anything is changed, so that of two that begin together each sees the other.
+    """
+    mine = seen.binding
+    for other in seen.others:
+        if _is_one_server(mine, other) or not _overlap(_held_prefix(other) or other.spec.prefix, mine.spec.prefix):
+            continue
+        theirs, ours = bool(_held_prefix(other)), _held_prefix(mine) == mine.spec.prefix
+        if (theirs, _seniority(mine)) > (ours, _seniority(other)):
+            return Obstacle(
+                reason="PrefixTaken",
+                summary=f"Prefix {mine.spec.prefix} is taken",
+                message=f"ApiServerBinding {other.metadata.name} in namespace {other.metadata.namespace} keeps another"
+                f" API server's objects at {other.spec.prefix} of {cluster_name(seen)}: give this one a spec.prefix of"
+                " its own, neither above nor below that",
+            )
+    return None
+
+
+def _is_one_server(mine: ApiServerBinding, other: ApiServerBinding) -> bool:
+    same = (other.metadata.namespace, other.spec.target) == (mine.metadata.namespace, mine.spec.target)
+    return same and mine.spec.target.manual is None
+
+
+def _held_prefix(binding: ApiServerBinding) -> str:
+    """The prefix that its API server was told to use; empty before that."""
+    named = [each for each in binding.status.arguments if each.startswith("--etcd-prefix=")]
+    return named[0].partition("=")[2] if named else ""
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return first.startswith(second) or second.startswith(first)
+
+
+def _seniority(binding: ApiServerBinding) -> tuple[str, str]:
+    created = binding.metadata.creation_timestamp
+    return (created.isoformat() if created else "", binding.metadata.uid)
+
+
+def _not_founded(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if wanted is not None:
+        return None
+    return Obstacle(
+        reason="ClusterNotReady",
+        summary="Waiting for the EtcdCluster",
+        message=f"{cluster_name(seen)} does not serve clients yet",
+        waits=True,
+    )
+
+
+def _no_target(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.target is None or seen.container is not None:
+        return None
+    named = target_name(seen.binding)
+    if seen.workload is None:
+        message = f"there is no {named} in namespace {seen.binding.metadata.namespace}"
+        return Obstacle(reason="TargetNotFound", summary=f"{named} not found", message=message, waits=True)
+    there = ", ".join(each["name"] for each in seen.workload["spec"]["template"]["spec"]["containers"])
+    return Obstacle(
+        reason="ContainerNotFound",
+        summary=f"No container {seen.target.container}",
+        message=f"{named} has no container {seen.target.container}, but {there}: name the API server's in spec.target",
+    )
+
+
+def _host_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.binding.spec.allow_host_cluster:
+        return None
+    for pod in seen.pods:
+        if pod.get("status", {}).get("podIP") in seen.host_addresses:
+            return Obstacle(
+                reason="HostCluster",
+                summary="It is the operator's own API server",
+                message=f"pod {pod['metadata']['name']} is the API server of the cluster that this operator, and the"
+                " etcd, run in: neither would come back without the other. Set spec.allowHostCluster: true to do it"
+                " all the same",
+            )
+    return None
+
+
+def _unreadable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.container is None:
+        return None
+    try:
+        arguments.flags(seen.container)
+    except UnreadableArgumentsError as error:
+        return Obstacle(
+            reason="ArgumentsUnreadable",
+            summary="Arguments cannot be set",
+            message=f"{target_name(seen.binding)}: {error}",
+        )
+    return None
+
+
+def _overrides(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    found = seen.container and arguments.overrides(seen.container)
+    if not found:
+        return None
+    return Obstacle(
+        reason="OverridesSet",
+        summary="--etcd-servers-overrides is set",
+        message=f"--etcd-servers-overrides={found} sends some resources to other servers with the same certificates;"
+        " take it away and let all resources live in one EtcdCluster",
+    )
+
+
+def _contested(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if not seen.contender:
+        return None
+    return Obstacle(
+        reason="Contested",
+        summary=f"{seen.contender} undoes it",
+        message=f"{seen.contender} keeps putting other arguments into {target_name(seen.binding)}: let it leave"
+        " command and args of the API server's container alone, or say the same; status.arguments tells them",
+    )
+
+
+_RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
+    _no_cluster,
+    _not_allowed,
+    _prefix_taken,
+    _not_founded,
+    _no_target,
+    _host_cluster,
+    _unreadable,
+    _overrides,
+    _contested,
+)
+
+
+def _unreachable(seen: Seen, wanted: Wiring, answers: Mapping[str, str]) -> Obstacle | None:
+    """All must answer before the API server is sent there; one is enough to follow an etcd that it uses already."""
+    silent = {server: problem for server, problem in answers.items() if problem}
+    follows = not needs_comparison(seen) and seen.container is not None and bool(wiring.current(seen.container)[0])
+    if not silent or (follows and len(silent) < len(answers)):
+        return None
+    told = "; ".join(f"{server}: {problem}" for server, problem in sorted(silent.items()))
+    return Obstacle(
+        reason="EndpointUnreachable",
+        summary="The etcd does not answer",
+        message=f"with the client certificate, {told}; the API server is left as it is",
+        waits=True,
+    )
+
+
+def _different_data(seen: Seen, comparison: Comparison | None) -> Obstacle | None:
+    if comparison is None or comparison.same_etcd or seen.binding.spec.accept_different_data:
+        return None
+    there = f"{target_name(seen.binding)} uses another etcd now ({comparison.servers})"
+    accept = "set spec.acceptDifferentData: true to go on with what the EtcdCluster holds"
+    if comparison.before is None or comparison.wanted is None:
+        return Obstacle(
+            reason="DataUnknown",
+            summary="Its present data cannot be compared",
+            message=f"{there}, whose content cannot be read: {comparison.problem}; {accept}",
+        )
+    before, wanted = comparison.before, comparison.wanted
+    numbers = (
+        f"{before.keys} keys there at revision {before.revision}, {wanted.keys} below {seen.binding.spec.prefix} of"
+        f" {cluster_name(seen)} at revision {wanted.revision}"
+    )
+    if before.digest != wanted.digest:
+        return Obstacle(
+            reason="DifferentData",
+            summary="The EtcdCluster holds other data",
+            message=f"{there}, and the two hold different objects: {numbers}. Stop the API server and copy its data, or"
+            f" {accept}",
+        )
+    if comparison.moving or seen.pods or (seen.workload and seen.workload["spec"].get("replicas", 1) != 0):
+        return Obstacle(
+            reason="WritesNotStopped",
+            summary="Stop the API server before it moves",
+            message=f"{there} with the same objects ({numbers}), but it goes on writing: scale"
+            f" {target_name(seen.binding)} to 0, then back when status says Bound; or {accept}",
+        )
+    return None

@@ -1,0 +1,197 @@
+"""How a kube-apiserver is to be wired: its arguments, the files that they name, and the patch that brings both.
+
+Pure. Says nothing of whether it may be done; see `rules`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from etcd_operator.api import EtcdCluster
+from etcd_operator.binding import arguments
+from etcd_operator.binding.observation import Seen
+from etcd_operator.resources.compare import is_satisfied
+from etcd_operator.resources.names import GROUP, Manifest, Names
+
+#: Where the client Secret is mounted in the API server's container, and the volume's name.
+FOLDER = "/etc/external-etcd"
+VOLUME = "external-etcd"
+#: On the pod template: a digest of the authorities that the API server trusts. It reads that file only when it starts
+#: (k8s.io/apiserver, storage/storagebackend/factory/etcd3.go), so that another digest restarts it, in turn.
+AUTHORITY = f"{GROUP}/etcd-authority"
+#: On the workload: the etcd arguments that it had before it was bound, as JSON; null for one that it did not have.
+ORIGINAL = f"{GROUP}/original-etcd-arguments"
+#: On the workload: the binding that wired it, for people, and a digest of what it was given: another hand shows by it.
+BOUND_BY = f"{GROUP}/bound-by"
+WIRED = f"{GROUP}/etcd-wiring"
+
+_FILES = {"etcd-cafile": "ca.crt", "etcd-certfile": "tls.crt", "etcd-keyfile": "tls.key"}
+#: kube-apiserver's own, where --etcd-prefix is not given.
+DEFAULT_PREFIX = "/registry"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wiring:
+    """What a kube-apiserver is to run with.
+
+    flags: etcd's flags without dashes; `None`: not to be there. secret: holds ca.crt, tls.crt and tls.key, `None`
+    without TLS. authority: digest of ca.crt.
+    """
+
+    servers: tuple[str, ...]
+    flags: Mapping[str, str | None]
+    secret: str | None
+    authority: str
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        told = json.dumps([dict(self.flags), self.secret, self.authority], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """For a person to type."""
+        return tuple(f"--{name}={value}" for name, value in self.flags.items() if value is not None)
+
+
+def wiring(seen: Seen) -> Wiring | None:
+    """What the binding asks for; `None` while the EtcdCluster cannot say where it is reached."""
+    cluster = seen.cluster
+    servers = _servers(seen) if cluster else ()
+    if cluster is None or not servers:
+        return None
+    encrypted = all(server.startswith("https://") for server in servers)
+    if encrypted and not {"ca.crt", "tls.crt", "tls.key"} <= set(seen.access):
+        return None
+    return Wiring(
+        servers=servers,
+        flags={
+            "etcd-servers": ",".join(servers),
+            **{flag: f"{FOLDER}/{file}" if encrypted else None for flag, file in _FILES.items()},
+            "etcd-prefix": seen.binding.spec.prefix,
+        },
+        secret=secret_name(seen) if encrypted else None,
+        authority=hashlib.sha256(seen.access["ca.crt"]).hexdigest()[:16] if encrypted else "",
+    )
+
+
+def secret_name(seen: Seen) -> str:
+    """The Secret that the API server's pods mount: the EtcdCluster's own, or a copy beside the binding."""
+    reference, metadata = seen.binding.spec.cluster_ref, seen.binding.metadata
+    if is_elsewhere(seen):
+        return f"{metadata.name}-etcd-client"
+    return Names(name=reference.name, namespace=metadata.namespace, domain="").client_access
+
+
+def is_elsewhere(seen: Seen) -> bool:
+    """Whether the EtcdCluster is in another namespace than the binding."""
+    return seen.binding.spec.cluster_ref.namespace not in (None, seen.binding.metadata.namespace)
+
+
+def _servers(seen: Seen) -> tuple[str, ...]:
+    """Where the API server is to send its requests: never to a learner, which would refuse them."""
+    cluster = seen.cluster
+    told = cluster.status.endpoints if cluster else None
+    if cluster is None or told is None or cluster.status.bootstrap is None:
+        return ()
+    if seen.binding.spec.endpoints == "Proxy":
+        return (told.client,) if told.client else ()
+    voters = {member.name for member in cluster.status.members if member.role == "Voter"}
+    return tuple(url for url in told.members if (urlsplit(url).hostname or "").split(".")[0] in voters)
+
+
+def is_ours(server: str, cluster: EtcdCluster) -> bool:
+    """Whether an address in --etcd-servers is this EtcdCluster's, however much of its domain it spells out."""
+    told = cluster.status.endpoints
+    host = (urlsplit(server.strip()).hostname or "").rstrip(".")
+    name, namespace = cluster.metadata.name, cluster.metadata.namespace
+    known = {urlsplit(url).hostname for url in (told.client, *told.members) if url} if told else set()
+    services = (f"{name}.{namespace}.svc", f"{name}-peers.{namespace}.svc")
+    return host in known or any(f".{service}." in f".{host}." for service in services)
+
+
+def current(container: Manifest) -> tuple[str, str]:
+    """The servers and the prefix that a container's arguments name. Raises `UnreadableArgumentsError`."""
+    told = arguments.flags(container)
+    return told.get("etcd-servers", ""), normal_prefix(told.get("etcd-prefix", DEFAULT_PREFIX))
+
+
+def normal_prefix(prefix: str) -> str:
+    """As kube-apiserver takes it (k8s.io/apiserver, storage/etcd3/store.go): `registry` and `/registry/` are one."""
+    return f"/{prefix.strip('/')}"
+
+
+def wiring_patch(seen: Seen, wanted: Wiring) -> Manifest | None:
+    """The JSON merge patch that wires the workload, `None` where it is wired so. Raises `UnreadableArgumentsError`.
+
+    It notes once what the arguments were, and by which binding they are set.
+    """
+    assert seen.container is not None
+    changes = _rewired(seen, wanted.flags, wanted.secret, wanted.authority or None)
+    if not changes:
+        return None
+    before = arguments.flags(seen.container)
+    original = json.dumps({flag: before.get(flag) for flag in wanted.flags}, sort_keys=True)
+    noted, name = _annotations(seen.workload or {}), seen.binding.metadata.name
+    former = noted.get(ORIGINAL, original) if noted.get(BOUND_BY) == name else original
+    return _patch(seen, changes, {ORIGINAL: former, BOUND_BY: name, WIRED: wanted.digest})
+
+
+def unwiring_patch(seen: Seen) -> Manifest | None:
+    """The JSON merge patch that puts the arguments back which the workload had before; `None` where none are noted.
+
+    Raises `UnreadableArgumentsError`.
+    """
+    noted = _annotations(seen.workload or {})
+    if seen.container is None or ORIGINAL not in noted:
+        return None
+    former = _rewired(seen, json.loads(noted[ORIGINAL]), None, None)
+    return _patch(seen, former, dict.fromkeys((ORIGINAL, BOUND_BY, WIRED)))
+
+
+def was_given(seen: Seen, wanted: Wiring) -> bool:
+    """Whether the workload was given just this wiring before, so that what differs now is somebody else's doing."""
+    return _annotations(seen.workload or {}).get(WIRED) == wanted.digest
+
+
+def _patch(seen: Seen, template: Manifest, annotations: Mapping[str, str | None]) -> Manifest:
+    """With the version that was read, so that no edit in between is lost: a list is one value in a merge patch."""
+    assert seen.workload is not None
+    version = seen.workload["metadata"]["resourceVersion"]
+    metadata = {"resourceVersion": version, "annotations": dict(annotations)}
+    return {"metadata": metadata, **({"spec": {"template": template}} if template else {})}
+
+
+def _rewired(seen: Seen, flags: Mapping[str, str | None], secret: str | None, authority: str | None) -> Manifest:
+    """What differs in the workload's template once the API server's container has these arguments and files."""
+    assert seen.workload is not None
+    assert seen.container is not None
+    template = seen.workload["spec"]["template"]
+    mount = {"name": VOLUME, "mountPath": FOLDER, "readOnly": True}
+    container = _with_element(arguments.changed(seen.container, flags), "volumeMounts", mount if secret else None)
+    containers = [container if each is seen.container else each for each in template["spec"]["containers"]]
+    volume = {"name": VOLUME, "secret": {"secretName": secret}}
+    pod = _with_element({**template["spec"], "containers": containers}, "volumes", volume if secret else None)
+    changes: Manifest = {}
+    if pod != template["spec"]:
+        changes["spec"] = {"containers": containers, "volumes": pod.get("volumes")}
+    if _annotations(template).get(AUTHORITY) != authority:
+        changes["metadata"] = {"annotations": {AUTHORITY: authority}}
+    return changes
+
+
+def _annotations(holder: Manifest) -> dict[str, str]:
+    return dict((holder.get("metadata") or {}).get("annotations") or {})
+
+
+def _with_element(holder: Manifest, field: str, wanted: Manifest | None) -> Manifest:
+    """The holder with our element of a list as wanted, or without it; what Kubernetes filled into it is left."""
+    listed = list(holder.get(field) or ())
+    at = next((index for index, each in enumerate(listed) if each["name"] == VOLUME), len(listed))
+    if wanted is not None and at < len(listed) and is_satisfied({"it": wanted}, {"it": listed[at]}):
+        return holder
+    changed = [*listed[:at], *([wanted] if wanted else []), *listed[at + 1 :]]
+    return holder if changed == listed else {**holder, field: changed}
