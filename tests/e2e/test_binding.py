@@ -58,6 +58,9 @@ def binding_of(hosted: Hosted, name: str = "hosted") -> Binding:
     return Binding(cluster=hosted.cluster, namespace=hosted.namespace, name=name)
 
 
+WITHOUT_TLS = {"client": {"mode": "Off"}}
+
+
 def proxied(hosted: Hosted) -> str:
     return f"https://a.{hosted.namespace}.svc:2379"
 
@@ -196,10 +199,14 @@ def test_an_etcd_with_other_objects_is_refused_with_the_numbers(hosted: Hosted) 
     before = hosted.arguments()
     binding = binding_of(hosted, "moved")
     binding.apply(clusterRef={"name": "other"})
+    binding.wait_reason("TargetTaken", "ApiServerBinding hosted")
+    hosted.cluster.delete("apiserverbindings", hosted.namespace, "hosted")
     told = binding.wait_reason("DifferentData", "keys there at revision", "0 below /registry of EtcdCluster other")
     assert told["status"]["summary"] == "The EtcdCluster holds other data"
     assert hosted.arguments() == before
     hosted.cluster.delete("apiserverbindings", hosted.namespace, "moved")
+    binding_of(hosted).apply()
+    binding_of(hosted).wait_reason("Bound")
     other.delete()
 
 
@@ -214,6 +221,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ClusterNotFound", {"clusterRef": {"name": "none"}}, "there is no EtcdCluster none"),
     ("ClusterNotFound", {"clusterRef": {"name": "a", "namespace": "kube-system"}}, "in namespace kube-system"),
     ("PrefixTaken", {"target": {"manual": {}}, "prefix": "/registry/sub"}, "ApiServerBinding hosted"),
+    ("TargetTaken", {"prefix": "/b"}, "ApiServerBinding hosted"),
 ]
 
 
@@ -231,6 +239,7 @@ def test_what_cannot_be_is_told(hosted: Hosted, reason: str, spec: dict[str, Any
         ({"target": {}}, "exactly one of deployment, statefulSet and manual"),
         ({"target": {"manual": {}, "deployment": {"name": "x"}}}, "exactly one of deployment, statefulSet and manual"),
         ({"prefix": "registry"}, "spec.prefix"),
+        ({"prefix": "/x/../registry"}, "spec.prefix"),
         ({"endpoints": "All"}, "spec.endpoints"),
     ],
 )
@@ -239,6 +248,12 @@ def test_mistakes_are_told_by_the_api_server(hosted: Hosted, spec: dict[str, Any
     refused = hosted.cluster.try_kubectl("apply", "-f", "-", stdin=manifest)
     assert refused.returncode
     assert words in refused.stderr
+
+
+@pytest.mark.parametrize("spec", [{"prefix": "/b"}, {"clusterRef": {"name": "b"}}, {"target": {"manual": {}}}])
+def test_what_an_api_server_was_told_is_for_good(hosted: Hosted, spec: dict[str, Any]) -> None:
+    refused = hosted.cluster.try_kubectl("apply", "-f", "-", stdin=json.dumps(binding_of(hosted).manifest(**spec)))
+    assert "is immutable: the API server would find other data there" in refused.stderr
 
 
 def test_a_manual_one_tells_what_to_set(hosted: Hosted) -> None:

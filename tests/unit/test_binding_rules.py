@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from etcd_operator.api import ApiServerBinding, EtcdCluster
+from etcd_operator.api import ApiServerBinding, ApiServerBindingStatus, EtcdCluster
 from etcd_operator.binding import rules, wiring
 from etcd_operator.binding.files import FileSource, file_source
-from etcd_operator.binding.observation import Comparison, Content, Seen
+from etcd_operator.binding.observation import Comparison, Content, Rival, Seen
 from etcd_operator.binding.owners import manager_of_arguments
-from etcd_operator.binding.status import as_json, instances, status, verdict
+from etcd_operator.binding.status import as_json, has_changed, instances, status, verdict
 from etcd_operator.resources.names import Manifest
+from etcd_operator.resources.secrets import authority_digest
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 ACCESS = {"ca.crt": b"ca", "tls.crt": b"cert", "tls.key": b"key"}
@@ -24,6 +25,12 @@ def binding(name: str = "b", namespace: str = "ns", **spec: Any) -> ApiServerBin
     said = {"clusterRef": {"name": "a"}, "target": {"deployment": {"name": "api"}}, **spec}
     metadata = {"name": name, "namespace": namespace, "uid": name, "generation": 1}
     return ApiServerBinding.model_validate({"metadata": metadata, "spec": said})
+
+
+def as_raw(of: ApiServerBinding) -> Manifest:
+    """The object as the API server has it."""
+    raw: Manifest = of.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return raw
 
 
 def cluster(members: int = 3, learners: int = 0, **spec: Any) -> EtcdCluster:
@@ -62,7 +69,7 @@ def pod(name: str, of: Manifest, *, ready: bool = True, ip: str = "192.0.2.1") -
 def seen(**changes: Any) -> Seen:
     made = Seen(
         binding=binding(),
-        raw={"metadata": {"name": "b", "namespace": "ns", "uid": "b"}},
+        raw={},
         at=AT,
         cluster=cluster(),
         access=ACCESS,
@@ -72,7 +79,8 @@ def seen(**changes: Any) -> Seen:
         pods=(),
         host_addresses=frozenset({"192.0.2.99"}),
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    return made if made.raw else replace(made, raw=as_raw(made.binding))
 
 
 def wanted_by(of: Seen) -> wiring.Wiring:
@@ -138,6 +146,17 @@ def test_another_authority_restarts_the_api_server_and_another_leaf_does_not() -
     assert wired(authority)["spec"]["template"]["metadata"]["annotations"][wiring.AUTHORITY]
 
 
+def test_a_listed_member_stays_listed_while_it_is_replaced() -> None:
+    listed = [f"https://a-{number}.a-peers.ns.svc.cluster.local:2379" for number in range(3)]
+    told = binding(endpoints="Members").status.model_copy(update={"arguments": (f"--etcd-servers={','.join(listed)}",)})
+    bound_ = binding(endpoints="Members").model_copy(update={"status": told})
+    replacing = cluster(2, learners=1)
+    assert wanted_by(seen(binding=bound_, cluster=replacing)).servers == tuple(listed)
+    assert len(wanted_by(seen(binding=binding(endpoints="Members"), cluster=replacing)).servers) == 2
+    unknown = replacing.model_copy(update={"status": replacing.status.model_copy(update={"members": ()})})
+    assert wanted_by(seen(binding=bound_, cluster=unknown)).servers == tuple(listed)
+
+
 def test_learners_are_no_endpoints() -> None:
     members = seen(binding=binding(endpoints="Members"), cluster=cluster(3, learners=2))
     assert len(wanted_by(members).servers) == 3
@@ -156,6 +175,18 @@ def test_the_former_arguments_come_back() -> None:
     assert again["metadata"]["annotations"] == {}
 
 
+@pytest.mark.parametrize("note", ["{", "[]", '{"foo": "x"}'])
+def test_a_spoiled_note_is_told_as_one(note: str) -> None:
+    after = wired(seen())
+    after["metadata"]["annotations"][wiring.ORIGINAL] = note
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says of itself
+        wiring.unwiring_patch(seen(workload=after))
+
+
+def test_only_the_binding_that_wired_a_workload_unwires_it() -> None:
+    assert wiring.unwiring_patch(seen(workload=wired(seen()), binding=binding(name="another"))) is None
+
+
 def test_the_former_arguments_are_noted_once() -> None:
     first = wired(seen(workload=workload("--etcd-prefix=/x")))
     second = wired(seen(workload=first, binding=binding(prefix="/y")))
@@ -171,6 +202,8 @@ def test_the_former_arguments_are_noted_once() -> None:
         ("https://a.other.svc:2379", False),
         ("https://b.ns.svc:2379", False),
         ("http://127.0.0.1:2379", False),
+        ("https://a.ns.svc.other.example:2379", False),
+        ("https://[::1", False),
     ],
 )
 def test_its_addresses_are_known_by_their_names(server: str, ours: bool) -> None:
@@ -180,8 +213,15 @@ def test_its_addresses_are_known_by_their_names(server: str, ours: bool) -> None
 # --- what is in the way
 
 
-def other(prefix: str, name: str = "a-first", **spec: Any) -> ApiServerBinding:
-    return binding(name=name, prefix=prefix, **{"target": {"deployment": {"name": "another"}}, **spec})
+def other(prefix: str, name: str = "a-first", told: bool = False, **spec: Any) -> Rival:
+    made = binding(name=name, prefix=prefix, **{"target": {"deployment": {"name": "another"}}, **spec})
+    return Rival.of(as_raw(holding(made) if told else made))
+
+
+def holding(of: ApiServerBinding) -> ApiServerBinding:
+    """It, once its API server was told to use its prefix."""
+    told = of.status.model_copy(update={"arguments": (f"--etcd-prefix={of.spec.prefix}",)})
+    return of.model_copy(update={"status": told})
 
 
 @pytest.mark.parametrize(
@@ -201,14 +241,10 @@ def other(prefix: str, name: str = "a-first", **spec: Any) -> ApiServerBinding:
         pytest.param({"others": (other("/registry2"),)}, "", id="a prefix beside it"),
         pytest.param({"others": (other("/registry", name="z-later"),)}, "", id="the older one keeps it"),
         pytest.param(
-            {"others": (other("/registry", target={"deployment": {"name": "api"}}),)}, "", id="one API server twice"
-        ),
-        pytest.param(
             {"workload": workload("--etcd-servers-overrides=/events#https://x")}, "OverridesSet", id="overrides"
         ),
         pytest.param({"workload": workload("--etcd-servers")}, "ArgumentsUnreadable", id="no value"),
         pytest.param({"pods": (pod("p", workload(), ip="192.0.2.99"),)}, "HostCluster", id="our own API server"),
-        pytest.param({"contender": "argocd"}, "Contested", id="a quarrel"),
         pytest.param(
             {"binding": binding(clusterRef={"name": "a", "namespace": "elsewhere"})}, "NotAllowed", id="not allowed"
         ),
@@ -218,24 +254,34 @@ def test_each_obstacle_has_its_reason(changes: dict[str, Any], expected: str) ->
     assert reason(seen(**changes)) == expected
 
 
-def holding(of: ApiServerBinding) -> ApiServerBinding:
-    """It, once its API server was told to use its prefix."""
-    told = of.status.model_copy(update={"arguments": (f"--etcd-prefix={of.spec.prefix}",)})
-    return of.model_copy(update={"status": told})
+def test_whoever_runs_with_the_prefix_keeps_it() -> None:
+    younger_told, older_told = other("/registry", name="z-later", told=True), other("/registry", told=True)
+    assert reason(seen(others=(younger_told,))) == "PrefixTaken"
+    told = seen(binding=holding(binding()))
+    assert reason(replace(told, others=(younger_told,))) == "PrefixTaken"  # both step back, and the older begins anew
+    wired_ = wired(told)
+    assert reason(seen(binding=holding(binding()), workload=wired_, others=(older_told,))) == ""
+    assert reason(seen(binding=holding(binding()), workload=wired_, others=(other("/registry"),))) == ""
 
 
-def test_whoever_uses_the_prefix_keeps_it_from_an_older_binding_that_is_edited() -> None:
-    later = holding(other("/registry", name="z-later"))
-    assert reason(seen(others=(later,))) == "PrefixTaken"
-    assert reason(seen(binding=holding(binding()), others=(later,))) == ""
-    assert reason(seen(binding=holding(binding()), others=(holding(other("/registry")),))) == "PrefixTaken"
-    assert reason(seen(binding=holding(binding()), others=(other("/registry"),))) == ""
+def test_a_workload_has_one_binding() -> None:
+    target = {"deployment": {"name": "api", "container": "another"}}
+    twin: dict[str, Any] = {"target": target, "clusterRef": {"name": "other"}}
+    older, younger = other("/x", **twin), other("/x", name="z-later", **twin)
+    assert reason(seen(others=(older,))) == "TargetTaken"
+    assert reason(seen(others=(younger,))) == ""
+    assert reason(seen(workload=wired(seen()), others=(older,))) == ""
+    theirs = workload()
+    theirs["metadata"]["annotations"] = {wiring.BOUND_BY: "z-later"}
+    assert reason(seen(workload=theirs, others=(younger,))) == "TargetTaken"
+    assert reason(seen(others=(other("/x", target={"statefulSet": {"name": "api"}}),))) == ""
 
 
-def test_the_prefix_that_is_used_counts_not_the_one_that_is_wished_for() -> None:
-    moving = holding(other("/registry", name="z-later"))
-    wish = moving.model_copy(update={"spec": moving.spec.model_copy(update={"prefix": "/elsewhere"})})
-    assert reason(seen(others=(wish,))) == "PrefixTaken"
+def test_a_volume_of_the_workloads_own_is_left_alone() -> None:
+    own = workload()
+    own["spec"]["template"]["spec"]["volumes"] = [{"name": wiring.VOLUME, "emptyDir": {}}]
+    assert reason(seen(workload=own)) == "NameTaken"
+    assert reason(seen(workload=wired(seen()))) == ""
 
 
 def test_no_arguments_are_told_while_something_forbids_them() -> None:
@@ -357,6 +403,13 @@ def test_it_is_bound_when_all_instances_run_with_it() -> None:
     assert bound(seen(workload=after, pods=(both[0], pod("q", after, ready=False)))) == ("False", "RollingOut", "1/2")
 
 
+def test_whose_authority_all_trust_is_told_once_they_do() -> None:
+    after = wired(seen())
+    both = (pod("p", after), pod("q", after))
+    assert told(seen(workload=after, pods=both))["authority"] == authority_digest(ACCESS["ca.crt"])
+    assert "authority" not in told(seen(workload=after, pods=both[:1]))
+
+
 def test_one_that_is_scaled_to_zero_is_bound() -> None:
     after = wired(seen(workload=workload(replicas=0)))
     assert bound(seen(workload=after)) == ("True", "Bound", "0/0")
@@ -376,6 +429,20 @@ def test_times_stand_while_the_condition_does() -> None:
     standing = binding().model_copy(update={"status": type(binding().status).model_validate(before)})
     later = seen(binding=standing, at=datetime(2027, 1, 1, tzinfo=UTC))
     assert told(later) == before
+
+
+def test_revisions_of_an_etcd_that_lives_are_no_reason_to_write() -> None:
+    of = seen(workload=workload(FOREIGN))
+    wanted = wanted_by(of)
+
+    def said(keys: int) -> ApiServerBindingStatus:
+        comparison = Comparison(servers="x", before=content("1", keys), wanted=content("2", 0))
+        stands = rules.obstacle_by_etcd(of, wanted, {}, comparison)
+        return status(of, wanted, verdict(of, wanted, stands, ()), (), allowed=False)
+
+    standing = replace(of, raw={**of.raw, "status": as_json(said(3))})
+    assert not has_changed(said(4), standing)
+    assert has_changed(status(of, wanted, verdict(of, wanted, None, ()), (), allowed=True), standing)
 
 
 # --- helpers

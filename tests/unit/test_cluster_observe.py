@@ -18,9 +18,7 @@ from support.builders import EARLIER, UID, edited, observation, pod, without
 def observer_with(kube: Any) -> Observer:
     images = AgentImage(cast(Kube, kube), given="operator:1", namespace="", pod="")
     etcd = cast(EtcdClient, SimpleNamespace())
-    return Observer(
-        kube=cast(Kube, kube), etcd=etcd, domain="cluster.local", everywhere=True, images=images, namespace="o"
-    )
+    return Observer(kube=cast(Kube, kube), etcd=etcd, domain="cluster.local", served=(), images=images, namespace="o")
 
 
 class ReadsSideBySide:

@@ -270,6 +270,16 @@ def test_clients_are_given_time_and_members_are_not() -> None:
     assert planned(shaking(replace(all_trust("peer"), at=NOW), "peer", "peer")).steps
 
 
+def test_api_servers_that_do_not_trust_the_new_one_yet_are_waited_for() -> None:
+    seen = shaking(replace(all_trust("client"), at=NOW + timedelta(minutes=6)), "client", "client")
+    assert planned(seen).steps
+    held_up = planned(replace(seen, api_servers_behind=("tenant/hosted",)))
+    assert not held_up.steps
+    assert "ApiServerBinding tenant/hosted" in held_up.waiting
+    peers = shaking(replace(all_trust("peer"), at=NOW), "peer", "peer")
+    assert planned(replace(peers, api_servers_behind=("tenant/hosted",))).steps
+
+
 def test_a_member_that_read_older_files_restarts_once_more() -> None:
     seen = shaking(all_trust("peer"), "peer", "peer")
     seen = replace(seen, handshakes={**seen.handshakes, ("peer", "a-2"): Handshake(certificate=b"", accepted=False)})

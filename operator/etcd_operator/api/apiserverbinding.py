@@ -13,8 +13,16 @@ from etcd_operator.api.base import API_VERSION, ApiModel, Column, KindInfo, Obje
 _NAME = Field(min_length=1, max_length=253)
 
 
+#: Whatever an API server was told to use, and that it uses it, belongs to one binding from its first to its last day.
+_IMMUTABLE = Rule(
+    "self == oldSelf", "is immutable: the API server would find other data there; delete the binding and create another"
+)
+
+
 class ClusterReference(ApiModel):
     """An EtcdCluster, maybe of another namespace."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_IMMUTABLE,)
 
     name: Annotated[str, _NAME]
     """Name of the EtcdCluster."""
@@ -43,6 +51,7 @@ class BindingTarget(ApiModel):
             "[has(self.deployment), has(self.statefulSet), has(self.manual)].filter(each, each).size() == 1",
             "must name exactly one of deployment, statefulSet and manual",
         ),
+        _IMMUTABLE,
     )
 
     deployment: WorkloadTarget | None = None
@@ -62,8 +71,8 @@ class ApiServerBindingSpec(ApiModel):
     """Proxy: the one address that never changes. Members: every member's address, followed as members come and go."""
     prefix: Annotated[
         str,
-        Field(min_length=2, max_length=256, pattern="^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$"),
-        Rule("!self.contains('//')", "must be one path, such as /registry"),
+        Field(min_length=2, max_length=256, pattern="^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"),
+        _IMMUTABLE,
     ] = "/registry"
     """Where in the etcd this API server keeps its objects (--etcd-prefix): several can share one etcd."""
     accept_different_data: bool = False

@@ -40,6 +40,8 @@ class ApiServerBindingStatus(ApiModel):
     """Instances that are ready and use this etcd, of all, such as 2/2."""
     secret_name: str | None = None
     """The Secret, in the binding's namespace, that holds ca.crt, tls.crt and tls.key for the API server."""
+    authority: str | None = None
+    """Digest of the authorities that all instances trusted when all were last bound."""
     arguments: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] = ()
     """The arguments that make the API server use this etcd."""
     instances: Annotated[tuple[InstanceStatus, ...], Field(json_schema_extra=BY_NAME)] = ()

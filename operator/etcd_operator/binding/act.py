@@ -9,8 +9,8 @@ from etcd_operator.binding.observation import Seen
 from etcd_operator.binding.wiring import Wiring, is_elsewhere
 from etcd_operator.kube import Kube, Manifest
 from etcd_operator.kube.resources import APISERVERBINDINGS, resource_of
+from etcd_operator.resources.compare import is_satisfied
 from etcd_operator.resources.names import GROUP, MANAGED_BY_LABEL, MANAGER
-from etcd_operator.resources.secrets import content
 
 #: Holds a binding that is being deleted until the API server has its former arguments again (spec.onDelete: Restore).
 FINALIZER = f"{GROUP}/binding"
@@ -59,9 +59,10 @@ class Hands:
         metadata = (seen.copy or {}).get("metadata", {})
         if seen.copy is not None and (metadata.get("labels") or {}).get(BINDING_LABEL) != seen.binding.metadata.name:
             raise NotOursError(f"Secret {wanted.secret} is not the operator's: delete or rename it")
-        if content(seen.copy) == dict(seen.access):
+        desired = _copy(seen, wanted.secret)
+        if is_satisfied(desired, seen.copy):
             return False
-        await self._kube.apply(_copy(seen, wanted.secret))
+        await self._kube.apply(desired)
         return True
 
     async def patch(self, seen: Seen, patch: Manifest) -> None:

@@ -13,6 +13,7 @@ from etcd_operator.etcd.model import Endpoint
 
 #: Keys a page: an object is some kilobytes, and an answer may have 16 MiB.
 PAGE = 200
+_NO_ANSWER = frozenset({"timeout", "refused", "unreachable", "tls", "unavailable"})
 
 
 async def content(etcd: EtcdClient, endpoint: Endpoint, prefix: str) -> Content:
@@ -23,9 +24,15 @@ async def content(etcd: EtcdClient, endpoint: Endpoint, prefix: str) -> Content:
     """
     start = f"{prefix.rstrip('/')}/".encode()
     end = start[:-1] + bytes([start[-1] + 1])
-    digest, keys, revision, at = hashlib.sha256(), 0, 0, start
+    digest, keys, revision, at, limit = hashlib.sha256(), 0, 0, start, PAGE
     while True:
-        page = await etcd.range(endpoint, at, end, limit=PAGE, revision=revision)
+        try:
+            page = await etcd.range(endpoint, at, end, limit=limit, revision=revision)
+        except EtcdError as error:
+            if limit == 1 or error.kind in _NO_ANSWER:
+                raise
+            limit = max(1, limit // 8)  # the answer was too large, perhaps
+            continue
         revision = revision or page.revision
         for each in page.pairs:
             if each.lease:

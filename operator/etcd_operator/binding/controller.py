@@ -6,7 +6,6 @@ comes back by itself.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from time import monotonic
 
 import structlog
@@ -18,7 +17,7 @@ from etcd_operator.binding.observation import Comparison, Seen
 from etcd_operator.binding.observe import Observer
 from etcd_operator.binding.owners import manager_of_arguments
 from etcd_operator.binding.rules import Obstacle
-from etcd_operator.binding.status import as_json, instances, status, status_manifest, verdict
+from etcd_operator.binding.status import has_changed, instances, status, status_manifest, verdict
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Invalid, Kube, NotFound
@@ -30,6 +29,10 @@ log = structlog.get_logger(__name__)
 #: Seconds until the next look: while instances restart, while something is in the way, and at rest, when only an edit
 #: of the workload could have changed anything (the EtcdCluster's changes come by themselves).
 UNDER_WAY, IN_THE_WAY, RESTING = 1.0, 5.0, 10.0
+#: By how much each further binding stretches the rest: a thousand cost no more than one look a minute each.
+RESTING_PER_BINDING = 0.06
+#: Seconds until two etcds that held different things are read again.
+AGAIN = 60.0
 #: So many corrections within so many seconds are a quarrel with somebody, which is told instead of carried on.
 CORRECTIONS, WITHIN = 3, 600.0
 
@@ -45,12 +48,16 @@ class ApiServerBindingController:
         self._kube = kube
         self._events = events
         self._etcd = EtcdClient(count=on_etcd_call)
-        self._observer = Observer(kube=kube, etcd=self._etcd, everywhere=not settings.watch_namespaces)
+        self._observer = Observer(kube=kube, etcd=self._etcd, namespaces=settings.watch_namespaces)
         self._hands = Hands(kube)
         #: Which EtcdCluster each binding follows.
         self._followed: dict[Key, Key] = {}
         #: When a binding's API server was last put right, and by whom it had been changed.
         self._corrections: dict[Key, deque[tuple[float, str]]] = {}
+        #: What each workload was given last: whoever replaces it whole takes our notes on it away as well.
+        self._given: dict[Key, str] = {}
+        #: What two etcds held, when, and whether the API server was stopped then.
+        self._compared: dict[Key, tuple[float, bool, Comparison]] = {}
 
     def followers(self, key: Key) -> Iterable[Key]:
         """The bindings of an EtcdCluster."""
@@ -60,15 +67,14 @@ class ApiServerBindingController:
         """One round; raises what kept it from being carried out."""
         seen = await self._observer.seen(key.namespace, key.name)
         if seen is None:
-            self._followed.pop(key, None)
-            self._corrections.pop(key, None)
+            for memory in (self._followed, self._corrections, self._given, self._compared):
+                memory.pop(key, None)
             return Result()
         reference = seen.binding.spec.cluster_ref
         self._followed[key] = Key("EtcdCluster", reference.namespace or key.namespace, reference.name)
         if seen.binding.metadata.deletion_timestamp:
             await self._let_go(seen)
             return Result()
-        seen = replace(seen, contender=self._contender(key))
         wanted = wiring.wiring(seen)
         stands = rules.obstacle(seen, wanted)
         acted = False
@@ -95,17 +101,32 @@ class ApiServerBindingController:
         patch = wiring.wiring_patch(seen, wanted)
         if patch is None:
             return None, False
+        if contender := self._contender(key):
+            return rules.contested(seen, contender), False
         answers = await self._observer.answers(seen, wanted)
         comparison: Comparison | None = None
         if rules.needs_comparison(seen) and not seen.binding.spec.accept_different_data:
-            comparison = await self._observer.comparison(seen, wanted)
+            comparison = await self._compare(key, seen, wanted)
         stands = rules.obstacle_by_etcd(seen, wanted, answers, comparison)
         # First the status tells which prefix it takes, then another look at who else tells that; see `rules`.
         if stands is None and seen.binding.status.arguments == wanted.arguments:
-            drifted_by = manager_of_arguments(seen) if wiring.was_given(seen, wanted) else ""
+            again = wiring.was_given(seen, wanted) or self._given.get(key) == wanted.digest
+            drifted_by = manager_of_arguments(seen) if again else ""
             await self._hands.patch(seen, patch)
+            self._given[key] = wanted.digest
             self._note(key, seen, wanted, drifted_by)
         return stands, stands is None
+
+    async def _compare(self, key: Key, seen: Seen, wanted: Wiring) -> Comparison:
+        """Both etcds, read anew where that may allow a change, and at most once a minute where it may not."""
+        stopped = rules.is_stopped(seen)
+        at, before, kept = self._compared.get(key, (0.0, False, None))
+        fresh = kept is not None and before == stopped and monotonic() - at < AGAIN
+        if kept and fresh and rules.obstacle_by_etcd(seen, wanted, {}, kept) is not None:
+            return kept
+        comparison = await self._observer.comparison(seen, wanted)
+        self._compared[key] = (monotonic(), stopped, comparison)
+        return comparison
 
     async def _let_go(self, seen: Seen) -> None:
         """The binding is deleted: put the old arguments back where that was asked for."""
@@ -113,13 +134,12 @@ class ApiServerBindingController:
             return
         try:
             patch = wiring.unwiring_patch(seen) if seen.binding.spec.on_delete == "Restore" else None
-        except UnreadableArgumentsError as error:
-            # Somebody rewrote them in a way that nothing can be put back into; the binding is not held for that.
+            if patch is not None:
+                await self._hands.patch(seen, patch)
+                self._events.emit(seen.raw, "Normal", "Restored", "the API server has its former etcd arguments again")
+        except (UnreadableArgumentsError, ValueError, Forbidden, Invalid, NotFound) as error:
+            # Nothing that another try would cure; a deletion, and maybe its namespace's, is not held for that.
             self._events.emit(seen.raw, "Warning", "NotRestored", f"the API server is left as it is: {error}")
-            patch = None
-        if patch is not None:
-            await self._hands.patch(seen, patch)
-            self._events.emit(seen.raw, "Normal", "Restored", "the API server has its former etcd arguments again")
         await self._hands.drop_finalizer(seen)
 
     def _note(self, key: Key, seen: Seen, wanted: Wiring, drifted_by: str) -> None:
@@ -142,7 +162,7 @@ class ApiServerBindingController:
         pods = instances(seen, wanted)
         told = verdict(seen, wanted, stands, pods)
         new, before = status(seen, wanted, told, pods, allowed=stands is None), seen.binding.status
-        if as_json(new) == (seen.raw.get("status") or {}):
+        if not has_changed(new, seen):
             return
         try:
             await self._kube.apply_status(status_manifest(seen, new))
@@ -155,7 +175,8 @@ class ApiServerBindingController:
     def _next_look(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None) -> float:
         if stands is not None:
             return IN_THE_WAY
-        return RESTING if verdict(seen, wanted, None, instances(seen, wanted)).bound != "False" else UNDER_WAY
+        resting = max(RESTING, RESTING_PER_BINDING * len(self._followed))
+        return resting if verdict(seen, wanted, None, instances(seen, wanted)).bound != "False" else UNDER_WAY
 
 
 def _is_new(seen: Seen, wanted: Wiring) -> bool:

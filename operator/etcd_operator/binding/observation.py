@@ -37,6 +37,47 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rival:
+    """Another binding, of the same EtcdCluster or of the same workload, whatever release wrote it.
+
+    prefix: where its API server keeps its objects; told: whether that API server was told so.
+    """
+
+    namespace: str
+    name: str
+    age: tuple[str, str]
+    cluster: tuple[str, str]
+    target: Manifest
+    prefix: str
+    told: bool
+
+    @classmethod
+    def of(cls, raw: Manifest) -> "Rival":
+        """From the object as the API server has it."""
+        metadata, spec = raw["metadata"], raw.get("spec") or {}
+        reference = spec.get("clusterRef") or {}
+        told = [str(each) for each in (raw.get("status") or {}).get("arguments") or ()]
+        named = next((each.partition("=")[2] for each in told if each.startswith("--etcd-prefix=")), "")
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            age=(str(metadata.get("creationTimestamp") or ""), str(metadata.get("uid") or "")),
+            cluster=(reference.get("namespace") or metadata["namespace"], reference.get("name", "")),
+            target=spec.get("target") or {},
+            prefix=named or spec.get("prefix") or "/registry",
+            told=bool(told),
+        )
+
+    @property
+    def workload(self) -> tuple[str, str, str] | None:
+        """Namespace, kind and name of its Deployment or StatefulSet."""
+        for kind in ("deployment", "statefulSet"):
+            if kind in self.target:
+                return self.namespace, kind, str(self.target[kind].get("name", ""))
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
     """One observation of a binding, by Kubernetes alone."""
 
@@ -49,21 +90,24 @@ class Seen:
     access: Mapping[str, bytes]
     #: The copy of that in the binding's own namespace, where the EtcdCluster is in another one.
     copy: Manifest | None
-    #: All bindings that name the same EtcdCluster, this one left out.
-    others: tuple[ApiServerBinding, ...]
+    #: All other bindings that name the same EtcdCluster or the same workload.
+    others: tuple[Rival, ...]
     #: The Deployment or StatefulSet, `None` where there is none, or where the target is none of them.
     workload: Manifest | None
     #: Its pods that run or are to run, also those that are ending: they write until they are gone.
     pods: tuple[Manifest, ...]
     #: Addresses at which the API server of this Kubernetes answers.
     host_addresses: frozenset[str]
-    #: Who lately put other arguments in place of ours, if it went on in spite of several corrections.
-    contender: str = ""
 
     @property
     def target(self) -> WorkloadTarget | None:
         """The workload that is named, if it is one."""
         return self.binding.spec.target.deployment or self.binding.spec.target.stateful_set
+
+    @property
+    def as_rival(self) -> Rival:
+        """This one, as others see it."""
+        return Rival.of(self.raw)
 
     @property
     def container(self) -> Manifest | None:

@@ -6,16 +6,15 @@ I/O, no judgement.
 import asyncio
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
-
-from pydantic import ValidationError
 
 from etcd_operator.api import ApiServerBinding, EtcdCluster
 from etcd_operator.binding import arguments, wiring
 from etcd_operator.binding.content import first_content, revision
 from etcd_operator.binding.files import FileSource, file_source
-from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.observation import Comparison, Rival, Seen
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
@@ -37,14 +36,18 @@ from etcd_operator.resources.secrets import content as secret_content
 #: The Service of Kubernetes' own API server (k8s.io/kubernetes, pkg/controlplane/controller/kubernetesservice).
 _HOST_SERVICE = {"kubernetes.io/service-name": "kubernetes"}
 
+#: Seconds that reading two etcds may take; a round ends after a minute.
+LONGEST_READ = 40.0
+
 
 class Observer:
     """Reads bindings; safe for any number of concurrent callers."""
 
-    def __init__(self, *, kube: Kube, etcd: EtcdClient, everywhere: bool) -> None:
+    def __init__(self, *, kube: Kube, etcd: EtcdClient, namespaces: Sequence[str]) -> None:
+        """`namespaces`: those that the operator serves; empty: all."""
         self._kube = kube
         self._etcd = etcd
-        self._everywhere = everywhere
+        self._served: tuple[str | None, ...] = tuple(namespaces) or (None,)
 
     async def seen(self, namespace: str, name: str) -> Seen | None:
         """What Kubernetes has of a binding and of all that it names; `None` when the binding is gone."""
@@ -52,23 +55,33 @@ class Observer:
         if raw is None:
             return None
         binding = ApiServerBinding.model_validate(raw)
-        reference = binding.spec.cluster_ref
-        home = reference.namespace or namespace
-        cluster = await self._cluster(home, reference.name)
         workload, pods = await self._workload(binding)
-        names = Names(name=reference.name, namespace=home, domain="")
-        access = await self._kube.get(SECRETS, home, names.client_access) if cluster else None
-        copied = await self._kube.get(SECRETS, namespace, f"{name}-etcd-client") if home != namespace else None
-        return Seen(
+        base = Seen(
             binding=binding,
             raw=raw,
             at=datetime.now(UTC),
+            cluster=None,
+            access={},
+            copy=None,
+            others=(),
+            workload=workload,
+            pods=pods,
+            host_addresses=frozenset(),
+        )
+        if binding.metadata.deletion_timestamp:
+            return base  # all that letting go of it needs
+        reference = binding.spec.cluster_ref
+        home = reference.namespace or namespace
+        cluster = await self._cluster(home, reference.name)
+        names = Names(name=reference.name, namespace=home, domain="")
+        access = await self._kube.get(SECRETS, home, names.client_access) if cluster else None
+        copied = await self._kube.get(SECRETS, namespace, f"{name}-etcd-client") if home != namespace else None
+        return replace(
+            base,
             cluster=cluster,
             access=secret_content(access),
             copy=copied,
-            others=await self._others(binding, home),
-            workload=workload,
-            pods=pods,
+            others=await self._others(base.as_rival),
             host_addresses=await self._host_addresses(),
         )
 
@@ -99,10 +112,13 @@ class Observer:
             same = await self._is_one_etcd(old, new)
             if same and prefix == wiring.normal_prefix(seen.binding.spec.prefix):
                 return Comparison(servers=servers, same_etcd=True)
-            held = await first_content(self._etcd, new, seen.binding.spec.prefix)
-            endpoint, present = await first_content(self._etcd, old, prefix)
-            moving = await revision(self._etcd, endpoint) != present.revision
+            async with asyncio.timeout(LONGEST_READ):
+                held = await first_content(self._etcd, new, seen.binding.spec.prefix)
+                endpoint, present = await first_content(self._etcd, old, prefix)
+                moving = await revision(self._etcd, endpoint) != present.revision
             return Comparison(servers=servers, before=present, wanted=held[1], moving=moving)
+        except TimeoutError:
+            return Comparison(servers=servers, problem=f"reading it takes longer than {LONGEST_READ:.0f} s")
         except EtcdError as error:
             return Comparison(servers=servers, problem=error.message)
         except _UnreadableFileError as error:
@@ -149,7 +165,11 @@ class Observer:
         return data
 
     async def _cluster(self, namespace: str, name: str) -> EtcdCluster | None:
-        raw = await self._kube.get(ETCDCLUSTERS, namespace, name)
+        """It, unless there is none, or none that the operator may see."""
+        try:
+            raw = await self._kube.get(ETCDCLUSTERS, namespace, name)
+        except Forbidden:
+            return None
         return EtcdCluster.model_validate(raw) if raw else None
 
     async def _workload(self, binding: ApiServerBinding) -> tuple[Manifest | None, tuple[Manifest, ...]]:
@@ -159,28 +179,20 @@ class Observer:
         workload = await self._kube.get(resource, namespace, named.name) if named else None
         if workload is None:
             return None, ()
-        labels = workload["spec"]["selector"].get("matchLabels") or {}
-        listed = await self._kube.list(PODS, namespace, labels=labels)
+        listed = await self._kube.list(PODS, namespace, selector=_selector(workload["spec"]["selector"]))
         ended = ("Succeeded", "Failed")
         return workload, tuple(pod for pod in listed if pod.get("status", {}).get("phase") not in ended)
 
-    async def _others(self, binding: ApiServerBinding, home: str) -> tuple[ApiServerBinding, ...]:
-        """Those that name the same EtcdCluster."""
-        namespace = None if self._everywhere else binding.metadata.namespace
-        found = []
-        for raw in await self._kube.list(APISERVERBINDINGS, namespace):
-            try:
-                other = ApiServerBinding.model_validate(raw)
-            except ValidationError:  # of a newer release: nothing can be said of it
-                continue
-            reference = other.spec.cluster_ref
-            same = (reference.namespace or other.metadata.namespace, reference.name) == (
-                home,
-                binding.spec.cluster_ref.name,
-            )
-            if same and other.metadata.uid != binding.metadata.uid:
-                found.append(other)
-        return tuple(found)
+    async def _others(self, mine: Rival) -> tuple[Rival, ...]:
+        """Those that name the same EtcdCluster or the same workload, in every namespace that is served."""
+        listed = await asyncio.gather(*(self._kube.list(APISERVERBINDINGS, each) for each in self._served))
+        every = (Rival.of(raw) for some in listed for raw in some)
+        return tuple(
+            each
+            for each in every
+            if (each.namespace, each.name) != (mine.namespace, mine.name)
+            and (each.cluster == mine.cluster or (mine.workload and each.workload == mine.workload))
+        )
 
     async def _host_addresses(self) -> frozenset[str]:
         """Where this Kubernetes' API server answers; empty where the operator may not know."""
@@ -198,13 +210,33 @@ class _UnreadableFileError(Exception):
 
 
 def _identity(access: Mapping[str, bytes]) -> TLSIdentity | None:
-    if not access:
+    """Who to be; `None` for an etcd without TLS, whose Secret holds nothing but its address."""
+    if not {"ca.crt", "tls.crt", "tls.key"} <= access.keys():
         return None
     return TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
 
 
 def _endpoint(server: str, identity: TLSIdentity | None) -> Endpoint:
-    """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it."""
-    parts = urlsplit(server)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return Endpoint(address=f"{host}:{parts.port or 2379}", tls=identity if parts.scheme == "https" else None)
+    """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it; raises `EtcdError`."""
+    try:
+        parts = urlsplit(server if "://" in server else f"http://{server}")
+        host, port = parts.hostname, parts.port or 2379
+    except ValueError:
+        host = None
+    if not host:
+        raise EtcdError("unreachable", f"{server} is no address")
+    host = f"[{host}]" if ":" in host else host
+    return Endpoint(address=f"{host}:{port}", tls=identity if parts.scheme == "https" else None)
+
+
+def _selector(selector: Manifest) -> str:
+    """A label selector as the API takes it in a query (k8s.io/apimachinery, meta/v1/helpers.go)."""
+    words = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for each in selector.get("matchExpressions") or ():
+        key, values = each["key"], ",".join(each.get("values") or ())
+        words.append(
+            {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}.get(
+                each["operator"], f"!{key}"
+            )
+        )
+    return ",".join(words)

@@ -12,6 +12,9 @@ from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.observation import Comparison, Seen
 from etcd_operator.binding.wiring import Wiring
 
+#: Reasons whose messages tell how much two etcds hold.
+COMPARED = frozenset({"DifferentData", "WritesNotStopped"})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Obstacle:
@@ -33,6 +36,11 @@ def obstacle_by_etcd(
 ) -> Obstacle | None:
     """What the etcds themselves tell against a change."""
     return _unreachable(seen, wanted, answers) or _different_data(seen, comparison)
+
+
+def is_stopped(seen: Seen) -> bool:
+    """Whether the API server writes nothing more."""
+    return not seen.pods and seen.workload is not None and seen.workload["spec"].get("replicas", 1) == 0
 
 
 def needs_comparison(seen: Seen) -> bool:
@@ -63,7 +71,7 @@ def cluster_name(seen: Seen) -> str:
 def _no_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     if seen.cluster is not None and not seen.cluster.metadata.deletion_timestamp:
         return None
-    gone = "there is no" if seen.cluster is None else "is being deleted:"
+    gone = "there is no" if seen.cluster is None else "being deleted:"
     return Obstacle(
         reason="ClusterNotFound",
         summary="EtcdCluster not found" if seen.cluster is None else "EtcdCluster is being deleted",
@@ -84,47 +92,54 @@ def _not_allowed(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     )
 
 
-def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    """Two API servers that write the same keys would destroy each other's objects.
-
-    Who was told the arguments already has the prefix, whoever came first; among equals the older binding. What was told
-    is in the status before anything is changed, so that of two that begin together each sees the other.
-    """
-    mine = seen.binding
+def _target_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """Two bindings of one workload would undo each other's work: who wired it keeps it, else the older one has it."""
+    mine = seen.as_rival
+    if mine.workload is None:
+        return None
+    wired_by = wiring.wired_by(seen)
     for other in seen.others:
-        if _is_one_server(mine, other) or not _overlap(_held_prefix(other) or other.spec.prefix, mine.spec.prefix):
-            continue
-        theirs, ours = bool(_held_prefix(other)), _held_prefix(mine) == mine.spec.prefix
-        if (theirs, _seniority(mine)) > (ours, _seniority(other)):
+        if other.workload == mine.workload and (other.name != wired_by, other.age) < (mine.name != wired_by, mine.age):
             return Obstacle(
-                reason="PrefixTaken",
-                summary=f"Prefix {mine.spec.prefix} is taken",
-                message=f"ApiServerBinding {other.metadata.name} in namespace {other.metadata.namespace} keeps another"
-                f" API server's objects at {other.spec.prefix} of {cluster_name(seen)}: give this one a spec.prefix of"
-                " its own, neither above nor below that",
+                reason="TargetTaken",
+                summary=f"{target_name(seen.binding)} is bound already",
+                message=f"ApiServerBinding {other.name} wires {target_name(seen.binding)}: delete one of the two",
             )
     return None
 
 
-def _is_one_server(mine: ApiServerBinding, other: ApiServerBinding) -> bool:
-    same = (other.metadata.namespace, other.spec.target) == (mine.metadata.namespace, mine.spec.target)
-    return same and mine.spec.target.manual is None
+def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """Two API servers that write the same keys would destroy each other's objects.
+
+    Who runs with the prefix has it. Before that, whoever finds another that was told to use it steps back, and of those
+    that were told nothing yet the younger ones do. What was told is in the status before anything is changed.
+    """
+    mine = seen.as_rival
+    if runs_with_it(seen):
+        return None
+    for other in seen.others:
+        rival = other.cluster == mine.cluster and (mine.workload is None or other.workload != mine.workload)
+        if rival and _overlap(other.prefix, mine.prefix) and (other.told or other.age < mine.age):
+            return Obstacle(
+                reason="PrefixTaken",
+                summary=f"Prefix {mine.prefix} is taken",
+                message=f"ApiServerBinding {other.name} in namespace {other.namespace} keeps another API server's"
+                f" objects at {other.prefix} of {cluster_name(seen)}: create one with a spec.prefix of its own, neither"
+                " above nor below that",
+            )
+    return None
 
 
-def _held_prefix(binding: ApiServerBinding) -> str:
-    """The prefix that its API server was told to use; empty before that."""
-    named = [each for each in binding.status.arguments if each.startswith("--etcd-prefix=")]
-    return named[0].partition("=")[2] if named else ""
+def runs_with_it(seen: Seen) -> bool:
+    """Whether the API server was wired by this binding; of one that a person wires: whether it was told how."""
+    if seen.binding.spec.target.manual is not None:
+        return bool(seen.binding.status.arguments)
+    return wiring.is_wired_by_it(seen)
 
 
 def _overlap(one: str, other: str) -> bool:
-    first, second = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
+    first, second = (f"{wiring.normal_prefix(each).rstrip('/')}/" for each in (one, other))
     return first.startswith(second) or second.startswith(first)
-
-
-def _seniority(binding: ApiServerBinding) -> tuple[str, str]:
-    created = binding.metadata.creation_timestamp
-    return (created.isoformat() if created else "", binding.metadata.uid)
 
 
 def _not_founded(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
@@ -194,13 +209,23 @@ def _overrides(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     )
 
 
-def _contested(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    if not seen.contender:
+def _volume_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.container is None or not wiring.holds_foreign_volume(seen):
         return None
     return Obstacle(
+        reason="NameTaken",
+        summary=f"Volume {wiring.VOLUME} is in the way",
+        message=f"{target_name(seen.binding)} has a volume {wiring.VOLUME} of its own, as the client Secret's is to be"
+        " called: give it another name",
+    )
+
+
+def contested(seen: Seen, contender: str) -> Obstacle:
+    """What is told once somebody has undone several corrections, instead of another one."""
+    return Obstacle(
         reason="Contested",
-        summary=f"{seen.contender} undoes it",
-        message=f"{seen.contender} keeps putting other arguments into {target_name(seen.binding)}: let it leave"
+        summary=f"{contender} undoes it",
+        message=f"{contender} keeps putting other arguments into {target_name(seen.binding)}: let it leave"
         " command and args of the API server's container alone, or say the same; status.arguments tells them",
     )
 
@@ -211,10 +236,11 @@ _RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
     _prefix_taken,
     _not_founded,
     _no_target,
+    _target_taken,
     _host_cluster,
     _unreadable,
     _overrides,
-    _contested,
+    _volume_taken,
 )
 
 
@@ -256,7 +282,7 @@ def _different_data(seen: Seen, comparison: Comparison | None) -> Obstacle | Non
             message=f"{there}, and the two hold different objects: {numbers}. Stop the API server and copy its data, or"
             f" {accept}",
         )
-    if comparison.moving or seen.pods or (seen.workload and seen.workload["spec"].get("replicas", 1) != 0):
+    if comparison.moving or not is_stopped(seen):
         return Obstacle(
             reason="WritesNotStopped",
             summary="Stop the API server before it moves",

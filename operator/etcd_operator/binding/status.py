@@ -11,7 +11,7 @@ from etcd_operator.api import ApiServerBindingStatus, Condition, InstanceStatus
 from etcd_operator.binding import arguments
 from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.observation import Seen
-from etcd_operator.binding.rules import Obstacle, cluster_name, target_name
+from etcd_operator.binding.rules import COMPARED, Obstacle, cluster_name, runs_with_it, target_name
 from etcd_operator.binding.wiring import AUTHORITY, Wiring
 from etcd_operator.resources.names import GROUP, Manifest
 
@@ -69,7 +69,7 @@ def instances(seen: Seen, wanted: Wiring | None) -> tuple[InstanceStatus, ...]:
 def status(
     seen: Seen, wanted: Wiring | None, told: Verdict, pods: tuple[InstanceStatus, ...], *, allowed: bool
 ) -> ApiServerBindingStatus:
-    """Everything that was observed; arguments are told only once nothing forbids them, and then stay told."""
+    """Everything that was observed."""
     ready, total = _count(seen, pods)
     degraded = Verdict(
         bound="True" if told.needs_person else "False",
@@ -83,10 +83,31 @@ def status(
         summary=told.summary,
         ready=None if seen.workload is None else f"{ready}/{total}",
         secret_name=wanted.secret if wanted else None,
-        arguments=wanted.arguments if wanted and allowed else seen.binding.status.arguments,
+        authority=wanted.authority if wanted and told.bound == "True" else seen.binding.status.authority,
+        arguments=_arguments(seen, wanted, allowed=allowed),
         instances=pods,
         conditions=(_condition(seen, "Bound", told), _condition(seen, "Degraded", degraded)),
     )
+
+
+def has_changed(new: ApiServerBindingStatus, seen: Seen) -> bool:
+    """Whether the status must be written. Revisions of an etcd that lives ride along, they do not cause a change."""
+    return _without_revisions(as_json(new)) != _without_revisions(seen.raw.get("status") or {})
+
+
+def _without_revisions(told: dict[str, Any]) -> dict[str, Any]:
+    conditions = [
+        {key: value for key, value in each.items() if key != "message" or each["reason"] not in COMPARED}
+        for each in told.get("conditions") or ()
+    ]
+    return {**told, "conditions": conditions}
+
+
+def _arguments(seen: Seen, wanted: Wiring | None, *, allowed: bool) -> tuple[str, ...]:
+    """They are told once nothing forbids them, and stay told to an API server that runs with them."""
+    if wanted and allowed:
+        return wanted.arguments
+    return seen.binding.status.arguments if runs_with_it(seen) else ()
 
 
 def status_manifest(seen: Seen, told: ApiServerBindingStatus) -> Manifest:

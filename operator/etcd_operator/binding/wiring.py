@@ -5,6 +5,7 @@ Pure. Says nothing of whether it may be done; see `rules`.
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from etcd_operator.binding import arguments
 from etcd_operator.binding.observation import Seen
 from etcd_operator.resources.compare import is_satisfied
 from etcd_operator.resources.names import GROUP, Manifest, Names
+from etcd_operator.resources.secrets import authority_digest
 
 #: Where the client Secret is mounted in the API server's container, and the volume's name.
 FOLDER = "/etc/external-etcd"
@@ -74,7 +76,7 @@ def wiring(seen: Seen) -> Wiring | None:
             "etcd-prefix": seen.binding.spec.prefix,
         },
         secret=secret_name(seen) if encrypted else None,
-        authority=hashlib.sha256(seen.access["ca.crt"]).hexdigest()[:16] if encrypted else "",
+        authority=authority_digest(seen.access["ca.crt"]) if encrypted else "",
     )
 
 
@@ -92,7 +94,11 @@ def is_elsewhere(seen: Seen) -> bool:
 
 
 def _servers(seen: Seen) -> tuple[str, ...]:
-    """Where the API server is to send its requests: never to a learner, which would refuse them."""
+    """Where the API server is to send its requests: to no member before it votes, as learners refuse them.
+
+    A member that is listed stays so as long as it is one of the etcd's: one that is replaced keeps its address, and no
+    API server is to restart because a member is ill, or nobody knows its role.
+    """
     cluster = seen.cluster
     told = cluster.status.endpoints if cluster else None
     if cluster is None or told is None or cluster.status.bootstrap is None:
@@ -100,17 +106,33 @@ def _servers(seen: Seen) -> tuple[str, ...]:
     if seen.binding.spec.endpoints == "Proxy":
         return (told.client,) if told.client else ()
     voters = {member.name for member in cluster.status.members if member.role == "Voter"}
-    return tuple(url for url in told.members if (urlsplit(url).hostname or "").split(".")[0] in voters)
+    former = set(_told_servers(seen))
+    return tuple(url for url in told.members if url in former or _host(url).split(".")[0] in voters)
+
+
+def _told_servers(seen: Seen) -> list[str]:
+    """The addresses that the API server was told before."""
+    told = next((each for each in seen.binding.status.arguments if each.startswith("--etcd-servers=")), "")
+    return told.partition("=")[2].split(",")
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url.strip()).hostname or "").rstrip(".")
+    except ValueError:  # no address at all
+        return ""
 
 
 def is_ours(server: str, cluster: EtcdCluster) -> bool:
-    """Whether an address in --etcd-servers is this EtcdCluster's, however much of its domain it spells out."""
-    told = cluster.status.endpoints
-    host = (urlsplit(server.strip()).hostname or "").rstrip(".")
-    name, namespace = cluster.metadata.name, cluster.metadata.namespace
-    known = {urlsplit(url).hostname for url in (told.client, *told.members) if url} if told else set()
-    services = (f"{name}.{namespace}.svc", f"{name}-peers.{namespace}.svc")
-    return host in known or any(f".{service}." in f".{host}." for service in services)
+    """Whether an address in --etcd-servers is this EtcdCluster's, with or without the domain of this Kubernetes."""
+    told, metadata = cluster.status.endpoints, cluster.metadata
+    known = {_host(url) for url in (told.client, *told.members) if url} if told else set[str]()
+    domains = {host.partition(".svc.")[2] for host in known} - {""}
+    host = _host(server)
+    for domain in domains:
+        known |= {each.removesuffix(f".{domain}") for each in known}
+        host = host.removesuffix(f".{domain}")
+    return host in known | {f"{metadata.name}.{metadata.namespace}.svc"}
 
 
 def current(container: Manifest) -> tuple[str, str]:
@@ -120,8 +142,8 @@ def current(container: Manifest) -> tuple[str, str]:
 
 
 def normal_prefix(prefix: str) -> str:
-    """As kube-apiserver takes it (k8s.io/apiserver, storage/etcd3/store.go): `registry` and `/registry/` are one."""
-    return f"/{prefix.strip('/')}"
+    """As kube-apiserver takes it (`path.Join`, etcd3/store.go in k8s.io/apiserver): `/registry` without more."""
+    return posixpath.normpath(f"/{prefix.strip('/')}")
 
 
 def wiring_patch(seen: Seen, wanted: Wiring) -> Manifest | None:
@@ -141,15 +163,40 @@ def wiring_patch(seen: Seen, wanted: Wiring) -> Manifest | None:
 
 
 def unwiring_patch(seen: Seen) -> Manifest | None:
-    """The JSON merge patch that puts the arguments back which the workload had before; `None` where none are noted.
+    """The JSON merge patch that puts the arguments back which the workload had before; `None` where none are noted
+    by this binding.
 
-    Raises `UnreadableArgumentsError`.
+    Raises `UnreadableArgumentsError`, and ValueError for a note that somebody spoiled.
     """
     noted = _annotations(seen.workload or {})
-    if seen.container is None or ORIGINAL not in noted:
+    if seen.container is None or ORIGINAL not in noted or not is_wired_by_it(seen):
         return None
-    former = _rewired(seen, json.loads(noted[ORIGINAL]), None, None)
+    former = _rewired(seen, _noted_flags(noted[ORIGINAL]), None, None)
     return _patch(seen, former, dict.fromkeys((ORIGINAL, BOUND_BY, WIRED)))
+
+
+def is_wired_by_it(seen: Seen) -> bool:
+    """Whether the workload has its arguments from this binding."""
+    return _annotations(seen.workload or {}).get(BOUND_BY) == seen.binding.metadata.name
+
+
+def wired_by(seen: Seen) -> str:
+    """The binding that the workload has its arguments from, by name; empty where from none."""
+    return _annotations(seen.workload or {}).get(BOUND_BY, "")
+
+
+def holds_foreign_volume(seen: Seen) -> bool:
+    """Whether the workload had a volume of our name before any binding wired it."""
+    pod = (seen.workload or {}).get("spec", {}).get("template", {}).get("spec", {})
+    there = any(each["name"] == VOLUME for each in pod.get("volumes") or ())
+    return there and WIRED not in _annotations(seen.workload or {})
+
+
+def _noted_flags(noted: str) -> dict[str, str | None]:
+    flags = json.loads(noted)
+    if not isinstance(flags, dict) or not set(flags) <= arguments.ETCD_FLAGS:
+        raise ValueError(f"annotation {ORIGINAL} does not hold etcd's flags")
+    return {str(name): value if value is None else str(value) for name, value in flags.items()}
 
 
 def was_given(seen: Seen, wanted: Wiring) -> bool:

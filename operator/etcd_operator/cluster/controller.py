@@ -80,14 +80,13 @@ class EtcdClusterController:
         self._events = events
         domain = settings.cluster_domain or cluster_domain()
         self._etcd = EtcdClient(count=on_etcd_call)
-        everywhere = not settings.watch_namespaces
         image, own = settings.agent_image, settings.pod_name
         images = AgentImage(kube, given=image, namespace=settings.pod_namespace, pod=own)
         self._observer = Observer(
             kube=kube,
             etcd=self._etcd,
             domain=domain,
-            everywhere=everywhere,
+            served=settings.watch_namespaces,
             images=images,
             namespace=settings.pod_namespace,
         )

@@ -152,6 +152,8 @@ class Observation:
     resizes: Mapping[str, ResizeRefusal] = field(default_factory=dict)
     #: While an authority is rotated, what members did in a handshake with one for whom the newest authority vouches.
     handshakes: Mapping[tuple[Side, str], Handshake] = field(default_factory=dict)
+    #: Bindings whose API servers do not all trust the client authorities of now; read while those are rotated.
+    api_servers_behind: tuple[str, ...] = ()
     #: The Secrets with authorities that the user provides, by side, where they exist.
     provided: Mapping[Side, Manifest] = field(default_factory=dict)
     #: For `spec.clients`.

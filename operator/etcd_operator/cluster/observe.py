@@ -8,12 +8,13 @@ import asyncio
 import re
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from etcd_operator.api import EtcdCluster
 from etcd_operator.api.base import LocalObjectReference
+from etcd_operator.cluster import api_servers
 from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
@@ -82,9 +83,9 @@ class Observer:
     """Reads clusters for one operator."""
 
     def __init__(
-        self, *, kube: Kube, etcd: EtcdClient, domain: str, everywhere: bool, images: AgentImage, namespace: str
+        self, *, kube: Kube, etcd: EtcdClient, domain: str, served: Sequence[str], images: AgentImage, namespace: str
     ) -> None:
-        """`everywhere`: the operator was installed for all namespaces, and may read what is in none.
+        """`served`: the namespaces that the operator serves; empty: all, and then it may read what is in none.
 
         `namespace` is its own.
         """
@@ -94,7 +95,8 @@ class Observer:
         self._namespace = namespace
         self._identities = Identities()
         self._images = images
-        self._places = Places(kube, allowed=everywhere)
+        self._served = tuple(served)
+        self._places = Places(kube, allowed=not self._served)
         #: By cluster: for which alarms and members the keys were compared, and what came of it.
         self._compared: dict[tuple[str, str], tuple[object, asyncio.Task[dict[str, KeyHash]]]] = {}
 
@@ -157,8 +159,11 @@ class Observer:
         """
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
-        places, told, handshakes = await asyncio.gather(
-            self._look_up(names, picture, anew=anew), self._told(picture, answers), self._handshakes(picture, now)
+        places, told, handshakes, behind = await asyncio.gather(
+            self._look_up(names, picture, anew=anew),
+            self._told(picture, answers),
+            self._handshakes(picture, now),
+            self._api_servers_behind(names, picture),
         )
         return Observation(
             at=now,
@@ -167,6 +172,7 @@ class Observer:
             objects=picture.objects,
             answers=told,
             handshakes=handshakes,
+            api_servers_behind=behind,
             complaints=picture.complaints,
             places=places,
             hashes=await self._compare(picture, told),
@@ -334,6 +340,12 @@ class Observer:
                 if is_running(pod) and (ip := pod.get("status", {}).get("podIP")):
                     targets[side, name] = (_address(ip, port), who)
         return await shake_hands(targets, timeout=ANSWER_WITHIN) if targets else {}
+
+    async def _api_servers_behind(self, names: Names, picture: Picture) -> tuple[str, ...]:
+        authority = held("client", content(picture.objects.secrets.get(names.client_authority)))
+        if authority is None or authority.phase not in (Phase.TRUST, Phase.REISSUE):
+            return ()
+        return await api_servers.behind(self._kube, self._served, picture.raw, authority.trusted)
 
     def endpoints(self, picture: Picture) -> dict[str, Endpoint]:
         """Where the members whose etcd runs are reached, by name."""

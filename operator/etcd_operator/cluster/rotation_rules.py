@@ -135,6 +135,8 @@ def waits_for(judged: Judged, rotating: HeldAuthority) -> str:
         what = "trust it" if rotating.phase is Phase.TRUST else "show a certificate of it"
         late = ", ".join(member.name for member in members if member not in arrived)
         return f"{len(arrived)} of {len(members)} members {what}, not yet {late}"
+    if rotating.side == "client" and judged.seen.api_servers_behind:
+        return f"API servers restart to trust it: ApiServerBinding {', '.join(judged.seen.api_servers_behind)}"
     until = _clients_have_until(judged, rotating.side)
     if until and judged.seen.at < until:
         secret_name = judged.blueprint.names.client_access
@@ -184,12 +186,18 @@ def _clients_have_until(judged: Judged, side: Side) -> datetime | None:
     """Until when clients may still read the Secret as it was; `None` where no client knows of that authority."""
     if side == "peer":
         return None
-    written = [annotations(each).get(n.ISSUED_AT, "") for each in _leaf_secrets(judged, side)[1:]]
+    written = [_issued_at(judged, each) for each in _leaf_secrets(judged, side)[1:]]
     grace = judged.blueprint.spec.tls.client.rotation_grace
+    return max(written) + timedelta(seconds=grace.total_seconds())
+
+
+def _issued_at(judged: Judged, secret: n.Manifest | None) -> datetime:
+    """When it was written; now, where somebody spoiled the note of it: nobody is to lose the time to take it up."""
     try:
-        return max(map(datetime.fromisoformat, written)) + timedelta(seconds=grace.total_seconds())
+        written = datetime.fromisoformat(annotations(secret or {}).get(n.ISSUED_AT, ""))
     except ValueError:
-        return None
+        return judged.seen.at
+    return written if written.tzinfo else judged.seen.at
 
 
 def rotation_under_way(judged: Judged) -> str:

@@ -88,19 +88,23 @@ class Kube:
         namespace: str | None,
         *,
         labels: Mapping[str, str] | None = None,
+        selector: str = "",
         fields: str | None = None,
         metadata_only: bool = False,
         most: int | None = None,
     ) -> list[Manifest]:
         """All objects of a kind, in one namespace or (`None`) in all, as they are now (a quorum read).
 
-        Each carries its apiVersion and kind, which the API server leaves out in lists. With `metadata_only`,
+        Selected by `labels`, or by a `selector` as the API takes it. Each carries its apiVersion and kind, which the
+        API server leaves out in lists. With `metadata_only`,
         nothing but metadata is filled in; with `most`, no more than so many are read. A list whose page token expired
         is begun anew, once.
         """
         query = {"limit": str(most or PAGE_SIZE)}
         if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+            selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        if selector:
+            query["labelSelector"] = selector
         if fields:
             query["fieldSelector"] = fields
         path = resource.path(namespace)

@@ -5,6 +5,7 @@ is `pki`'s; deciding when is `cluster.certificates`'.
 """
 
 import base64
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,6 +142,11 @@ def secret(
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
+
+
+def authority_digest(trusted: bytes) -> str:
+    """By which a process that reads its authorities when it starts is told to be behind: of a ca.crt."""
+    return hashlib.sha256(trusted).hexdigest()[:16]
 
 
 def client_endpoints(blueprint: Blueprint) -> str:

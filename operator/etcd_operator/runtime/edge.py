@@ -202,10 +202,14 @@ class Edge:
             labels = metadata.get("labels") or {}
             if cluster := labels.get(CLUSTER_LABEL):
                 self._tell(self._on_change, Key("EtcdCluster", metadata["namespace"], cluster))
-            elif cluster := labels.get(CLIENT_CLUSTER):
-                self._tell(self._on_change, Key("EtcdCluster", labels.get(CLIENT_NAMESPACE, ""), cluster))
+            elif (cluster := labels.get(CLIENT_CLUSTER)) and self._serves(home := labels.get(CLIENT_NAMESPACE, "")):
+                self._tell(self._on_change, Key("EtcdCluster", home, cluster))
 
         return tell
+
+    def _serves(self, namespace: str) -> bool:
+        """Whether EtcdClusters there are the operator's to serve: anybody can write any label."""
+        return bool(namespace) and (not self._namespaces or namespace in self._namespaces)
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         try:
