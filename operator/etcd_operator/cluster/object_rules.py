@@ -76,20 +76,32 @@ def issue_certificates(judged: Judged) -> Plan | None:
 
 
 def keep_objects_right(judged: Judged) -> Plan | None:
-    """Apply every object that is missing or differs; the StatefulSet after all that its pods mount."""
+    """Apply every object that is missing or differs; the StatefulSet after all that its pods mount.
+
+    One that only shrinks makes no pod, and goes at once: what is left of removed members starts again until then.
+    """
     seen, plan = judged.seen, judged.blueprint
     mounted: list[Step] = [
         *applies(judged, seen.objects.config_maps, [config_map(plan)]),
         *applies(judged, seen.objects.services, [peer_service(plan)]),
         *secret_steps(seen, plan),
     ]
-    if mounted:
+    wanted = stateful_set(plan)
+    if mounted and not _only_shrinks(seen.objects.stateful_sets.get(plan.names.stateful_set), wanted):
         return Plan(steps=tuple(mounted))
     steps = (
-        *applies(judged, seen.objects.stateful_sets, [stateful_set(plan)]),
+        *mounted,
+        *applies(judged, seen.objects.stateful_sets, [wanted]),
         *applies(judged, seen.objects.disruption_budgets, [pod_disruption_budget(plan)]),
     )
     return Plan(steps=steps) if steps else None
+
+
+def _only_shrinks(live: n.Manifest | None, wanted: n.Manifest) -> bool:
+    """Whether a StatefulSet is to have fewer pods, of the same making."""
+    if live is None or wanted["spec"]["replicas"] >= live["spec"].get("replicas", 1):
+        return False
+    return is_satisfied(wanted["spec"]["template"], live["spec"]["template"])
 
 
 def applies(judged: Judged, live: Named, wanted: Iterable[n.Manifest | None]) -> list[Step]:
