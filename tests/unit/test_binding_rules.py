@@ -287,7 +287,7 @@ def test_a_volume_of_the_workloads_own_is_left_alone() -> None:
 def test_no_arguments_are_told_while_something_forbids_them() -> None:
     of = seen(cluster=None)
     wanted = wanted_by(seen())
-    verdict_ = verdict(of, wanted, rules.obstacle(of, wanted), ())
+    verdict_ = verdict(of, wanted, rules.obstacle(of, wanted), (), pending=False)
     assert status(of, wanted, verdict_, (), allowed=False).arguments == ()
 
 
@@ -385,7 +385,9 @@ def test_every_endpoint_must_answer_first_and_one_is_enough_later() -> None:
 def told(of: Seen) -> dict[str, Any]:
     wanted = wiring.wiring(of)
     pods = instances(of, wanted)
-    return as_json(status(of, wanted, verdict(of, wanted, rules.obstacle(of, wanted), pods), pods, allowed=True))
+    return as_json(
+        status(of, wanted, verdict(of, wanted, rules.obstacle(of, wanted), pods, pending=False), pods, allowed=True)
+    )
 
 
 def bound(of: Seen) -> tuple[str, str, str]:
@@ -438,11 +440,11 @@ def test_revisions_of_an_etcd_that_lives_are_no_reason_to_write() -> None:
     def said(keys: int) -> ApiServerBindingStatus:
         comparison = Comparison(servers="x", before=content("1", keys), wanted=content("2", 0))
         stands = rules.obstacle_by_etcd(of, wanted, {}, comparison)
-        return status(of, wanted, verdict(of, wanted, stands, ()), (), allowed=False)
+        return status(of, wanted, verdict(of, wanted, stands, (), pending=False), (), allowed=False)
 
     standing = replace(of, raw={**of.raw, "status": as_json(said(3))})
     assert not has_changed(said(4), standing)
-    assert has_changed(status(of, wanted, verdict(of, wanted, None, ()), (), allowed=True), standing)
+    assert has_changed(status(of, wanted, verdict(of, wanted, None, (), pending=False), (), allowed=True), standing)
 
 
 # --- helpers

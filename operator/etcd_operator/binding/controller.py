@@ -88,7 +88,7 @@ class ApiServerBindingController:
                 stands = Obstacle(reason="NameTaken", summary="A Secret is in the way", message=str(error))
             except (Forbidden, Invalid) as error:
                 stands = Obstacle(reason="Refused", summary="The API server refused it", message=error.message)
-        await self._tell(seen, wanted, stands)
+        await self._tell(seen, wanted, stands, pending=acted)
         return Result(requeue_after=0.0 if acted else self._next_look(seen, wanted, stands))
 
     async def _bring_about(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool]:
@@ -158,9 +158,9 @@ class ApiServerBindingController:
         lately = [who for at, who in self._corrections.get(key, ()) if monotonic() - at < WITHIN]
         return lately[-1] if len(lately) >= CORRECTIONS else ""
 
-    async def _tell(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None) -> None:
+    async def _tell(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None, *, pending: bool) -> None:
         pods = instances(seen, wanted)
-        told = verdict(seen, wanted, stands, pods)
+        told = verdict(seen, wanted, stands, pods, pending=pending)
         new, before = status(seen, wanted, told, pods, allowed=stands is None), seen.binding.status
         if not has_changed(new, seen):
             return
@@ -175,8 +175,8 @@ class ApiServerBindingController:
     def _next_look(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None) -> float:
         if stands is not None:
             return IN_THE_WAY
-        resting = max(RESTING, RESTING_PER_BINDING * len(self._followed))
-        return resting if verdict(seen, wanted, None, instances(seen, wanted)).bound != "False" else UNDER_WAY
+        told = verdict(seen, wanted, None, instances(seen, wanted), pending=False)
+        return UNDER_WAY if told.bound == "False" else max(RESTING, RESTING_PER_BINDING * len(self._followed))
 
 
 def _is_new(seen: Seen, wanted: Wiring) -> bool:

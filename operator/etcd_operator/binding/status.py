@@ -28,9 +28,9 @@ class Verdict:
 
 
 def verdict(
-    seen: Seen, wanted: Wiring | None, stands: Obstacle | None, instances: tuple[InstanceStatus, ...]
+    seen: Seen, wanted: Wiring | None, stands: Obstacle | None, instances: tuple[InstanceStatus, ...], *, pending: bool
 ) -> Verdict:
-    """What has become of the binding."""
+    """What has become of the binding; pending: something was written in this round, or is about to be."""
     ready, total = _count(seen, instances)
     if stands is not None:
         uses = "True" if wanted and total and ready == total else "False"
@@ -49,7 +49,7 @@ def verdict(
             message="nobody here sees the API server: give it status.arguments, and the files of the Secret that"
             " status.secretName names",
         )
-    if ready == total and all(each.bound for each in instances):
+    if not pending and ready == total and all(each.bound for each in instances):
         running = f"all {total} instances use" if total else "it runs no instance; each will use"
         return Verdict(bound="True", reason="Bound", summary="Bound", message=f"{running} {cluster_name(seen)}")
     return Verdict(
