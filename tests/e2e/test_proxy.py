@@ -72,9 +72,9 @@ def statistics(etcd: Etcd, pod: Manifest, backend: str = "members") -> dict[str,
     return {row["svname"]: row for row in rows if row["pxname"] == backend and row["svname"].startswith("member")}
 
 
-def sessions(etcd: Etcd) -> list[int]:
-    """How many connections each member that is well was given by all proxies."""
-    told = [statistics(etcd, pod) for pod in proxies(etcd).values()]
+def sessions(etcd: Etcd, backend: str = "members") -> list[int]:
+    """How many connections each member that is well was given, by one proxy after the other."""
+    told = [statistics(etcd, pod, backend) for pod in proxies(etcd).values()]
     return [int(row["stot"]) for each in told for row in each.values() if row["status"].startswith("UP")]
 
 
@@ -140,7 +140,7 @@ def test_clients_behind_the_proxies_hardly_notice_that_members_restart(front: Et
 def test_clients_from_outside_find_every_nodes_address_in_the_certificate(
     front: Etcd, local: LocalCluster, tmp_path: Path
 ) -> None:
-    """Put and range through etcd's JSON gateway, as with curl."""
+    """Put and range through etcd's JSON gateway, as with curl; the members get their turns."""
     front.apply(members=3, proxy={**PROXY, "service": {"type": "NodePort"}})
     service = front.cluster.wait_for_one(
         lambda seen: all("nodePort" in port for port in seen["spec"]["ports"]), "services", front.namespace, "a"
@@ -157,6 +157,12 @@ def test_clients_from_outside_find_every_nodes_address_in_the_certificate(
         client.post(f"{gateway}/put", json={"key": key, "value": value}, timeout=5).raise_for_status()
         found = client.post(f"{gateway}/range", json={"key": key}, timeout=5).json()
         assert [each["value"] for each in found["kvs"]] == [value]
+    before = sessions(front, "members-http")
+    for _ in range(90):
+        client.post(f"{gateway}/range", json={"key": key}, timeout=5).raise_for_status()
+    taken = [after - earlier for earlier, after in zip(before, sessions(front, "members-http"), strict=True)]
+    assert sum(taken) == 90
+    assert all(max(each) - min(each) <= 1 for each in (taken[:3], taken[3:])), taken
     front.apply(members=3, proxy=PROXY)
     front.cluster.wait_for_one(
         lambda seen: seen["spec"]["type"] == "ClusterIP", "services", front.namespace, "a", what="no node port"

@@ -61,3 +61,12 @@ def test_none_where_none_are_wanted() -> None:
     made = plan(proxy={"enabled": True}, access={"networkPolicy": "Off"})
     assert members_policy(made) is proxy_policy(made) is None
     assert proxy_policy(plan()) is None
+
+
+def test_namespaces_whose_api_servers_are_bound_need_not_be_named_twice() -> None:
+    bound = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tenant"}}}
+    named = plan(proxy={"enabled": True}, access={"from": [NETWORK], "bindings": ["tenant"]})
+    assert allowed(members_policy(named))["client"] == ["etcd-proxy", "operator", NETWORK, bound]
+    assert allowed(proxy_policy(named))["client"] == [NETWORK, bound]
+    everybody = plan(proxy={"enabled": True}, access={"bindings": ["tenant"]})
+    assert allowed(proxy_policy(everybody))["client"] == [EVERYBODY]

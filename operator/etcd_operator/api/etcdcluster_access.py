@@ -102,8 +102,8 @@ class AccessSpec(ApiModel):
     network_policy: Literal["Managed", "Off"] = "Managed"
     """"Off", in quotes as YAML takes a bare Off for false: the operator keeps no NetworkPolicies."""
     from_: Annotated[_PEERS, Field(alias="from")] = ()
-    """Who may come as a client, to proxies and members; everybody, where nobody is named. Clients from outside, by a
-    node port or a load balancer, may come with the addresses of nodes.
+    """Who may come as a client, to proxies and members, beside the namespaces of bindings; everybody, where nobody is
+    named. Clients from outside, by a node port or a load balancer, may come with the addresses of nodes.
     """
     bindings: Annotated[tuple[_NAMESPACE, ...], Field(max_length=256, json_schema_extra=SET)] = ()
     """Other namespaces whose ApiServerBindings may use this etcd, and get a copy of its client Secret for that."""

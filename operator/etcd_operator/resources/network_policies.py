@@ -62,7 +62,10 @@ def _metrics(blueprint: Blueprint, port: str) -> list[Manifest]:
 
 
 def _clients(blueprint: Blueprint) -> Manifest:
-    return _rule(_peers(blueprint.spec.access.from_), "client", "http")
+    """Whom the user names, and the namespaces whose API servers may be bound to this etcd."""
+    access = blueprint.spec.access
+    bound = [{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: each}}} for each in sorted(access.bindings)]
+    return _rule([*_peers(access.from_), *bound] if access.from_ else [], "client", "http")
 
 
 def _pods(labels: dict[str, str]) -> Manifest:
