@@ -19,25 +19,13 @@ from etcd_operator.kube import Conflict, EventRecorder, Kube, Manifest
 from etcd_operator.kube.resources import Resource
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
+from support.merge_patch import merged
 
 KEY = Key("ApiServerBinding", "ns", "b")
 OWN = "externaletcd.io/v1alpha1"
 VERSIONS = {"ApiServerBinding": OWN, "EtcdCluster": OWN, "Deployment": "apps/v1", "Secret": "v1"}
 URL = "https://a.ns.svc:2379"
 ACCESS = {"ca.crt": b"ca", "tls.crt": b"cert", "tls.key": b"key"}
-
-
-def merged(into: Any, patch: Any) -> Any:
-    """A JSON merge patch applied (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(into) if isinstance(into, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 class World:

@@ -15,6 +15,7 @@ from etcd_operator.binding.owners import manager_of_arguments
 from etcd_operator.binding.status import as_json, has_changed, instances, status, verdict
 from etcd_operator.resources.names import Manifest
 from etcd_operator.resources.secrets import authority_digest
+from support.merge_patch import merged
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 ACCESS = {"ca.crt": b"ca", "tls.crt": b"cert", "tls.key": b"key"}
@@ -87,19 +88,6 @@ def wanted_by(of: Seen) -> wiring.Wiring:
     found = wiring.wiring(of)
     assert found is not None
     return found
-
-
-def merged(into: Any, patch: Any) -> Any:
-    """A JSON merge patch applied (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(into) if isinstance(into, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 def wired(of: Seen) -> Manifest:

@@ -75,7 +75,7 @@ class Observer:
         cluster = await self._cluster(home, reference.name)
         names = Names(name=reference.name, namespace=home, domain="")
         access = await self._kube.get(SECRETS, home, names.client_access) if cluster else None
-        copied = await self._kube.get(SECRETS, namespace, f"{name}-etcd-client") if home != namespace else None
+        copied = await self._kube.get(SECRETS, namespace, wiring.copy_name(name)) if home != namespace else None
         return replace(
             base,
             cluster=cluster,

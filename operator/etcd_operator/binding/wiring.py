@@ -84,8 +84,13 @@ def secret_name(seen: Seen) -> str:
     """The Secret that the API server's pods mount: the EtcdCluster's own, or a copy beside the binding."""
     reference, metadata = seen.binding.spec.cluster_ref, seen.binding.metadata
     if is_elsewhere(seen):
-        return f"{metadata.name}-etcd-client"
+        return copy_name(metadata.name)
     return Names(name=reference.name, namespace=metadata.namespace, domain="").client_access
+
+
+def copy_name(binding: str) -> str:
+    """The Secret beside a binding that holds a copy of another namespace's client Secret."""
+    return f"{binding}-etcd-client"
 
 
 def is_elsewhere(seen: Seen) -> bool:
@@ -177,7 +182,7 @@ def unwiring_patch(seen: Seen) -> Manifest | None:
 
 def is_wired_by_it(seen: Seen) -> bool:
     """Whether the workload has its arguments from this binding."""
-    return _annotations(seen.workload or {}).get(BOUND_BY) == seen.binding.metadata.name
+    return wired_by(seen) == seen.binding.metadata.name
 
 
 def wired_by(seen: Seen) -> str:
