@@ -120,7 +120,7 @@ def rounds(world: World, monkeypatch: pytest.MonkeyPatch) -> Rounds:
         return dict.fromkeys(wanted.servers, "")
 
     monkeypatch.setattr(Observer, "answers", answers)
-    settings = cast(Settings, SimpleNamespace(watch_namespaces=()))
+    settings = cast(Settings, SimpleNamespace(watch_namespaces=(), agent_image="", pod_namespace="", pod_name=""))
 
     def run(times: int, key: Key = KEY, between: Callable[[], None] = lambda: None) -> list[Result]:
         async def all_of_them() -> list[Result]:

@@ -9,7 +9,7 @@ import pytest
 from etcd_operator.cluster.authority import authority_problem
 from etcd_operator.cluster.certificates import access_due, due, lost_authorities
 from etcd_operator.cluster.identity import LIFETIME, Identities
-from etcd_operator.cluster.observation import Observation
+from etcd_operator.cluster.observation import Node, Observation
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
 from etcd_operator.pki import inspect, signed_by
 from etcd_operator.resources.secrets import client_leaf, content, peer_leaf, server_leaf
@@ -104,7 +104,7 @@ def test_a_new_name_needs_a_new_server_certificate_and_nothing_else() -> None:
     assert what(with_spec(observation(), tls={"client": {"extraSANs": ["x.example.com"]}})) == ["leaf a-server"]
 
 
-NODES = ("192.0.2.1", "192.0.2.2")
+NODES = tuple(Node(name=each, addresses=(each,), ready=True) for each in ("192.0.2.1", "192.0.2.2"))
 INGRESS = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"hostname": "lb.example.com", "ip": ""}]}}
 
 
@@ -112,12 +112,12 @@ INGRESS = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}, {"hostname": "lb.
     ("kind", "named"),
     [
         ("ClusterIP", set()),
-        ("NodePort", {"10.0.0.9", *NODES}),
+        ("NodePort", {"10.0.0.9", "192.0.2.1", "192.0.2.2"}),
         ("LoadBalancer", {"10.0.0.9", "203.0.113.7", "lb.example.com"}),
     ],
 )
 def test_the_server_certificate_names_what_clients_from_outside_come_by(kind: str, named: set[str]) -> None:
-    seen = replace(observation(proxy={"enabled": True, "service": {"type": kind}}), node_addresses=NODES)
+    seen = replace(observation(proxy={"enabled": True, "service": {"type": kind}}), nodes=NODES)
     service = seen.objects.services["a"]
     made = {
         **service,
@@ -131,8 +131,14 @@ def test_the_server_certificate_names_what_clients_from_outside_come_by(kind: st
 
 
 def test_a_proxy_that_is_off_leaves_no_way_from_outside() -> None:
-    seen = replace(observation(proxy={"enabled": False, "service": {"type": "NodePort"}}), node_addresses=NODES)
+    seen = replace(observation(proxy={"enabled": False, "service": {"type": "NodePort"}}), nodes=NODES)
     assert what(seen) == []
+
+
+def test_members_that_are_reached_from_outside_are_named_by_every_node_without_a_proxy_too() -> None:
+    seen = replace(observation(proxy={"enabled": False}, access={"members": "NodePort"}), nodes=NODES)
+    assert what(seen) == ["leaf a-server"]
+    assert {"192.0.2.1", "192.0.2.2"} <= {*server_leaf(judged(seen).blueprint).ip_addresses}
 
 
 def test_a_certificate_of_another_authority_is_replaced() -> None:

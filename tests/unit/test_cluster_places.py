@@ -172,20 +172,21 @@ async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
     assert set(await kept.of(ILL.names, ILL.objects, anew=True)) == {"a-1"}
 
 
-async def test_the_addresses_of_all_nodes() -> None:
-    found = await places(Stub({"n1": "True", "no2": "False"})).node_addresses()
-    assert found == ("192.0.2.2", "192.0.2.3", "198.51.100.2", "198.51.100.3")
+async def test_the_addresses_of_all_nodes_internal_ones_first() -> None:
+    found = await places(Stub({"n1": "True", "no2": "False"})).nodes()
+    assert [(each.name, each.ready) for each in found] == [("n1", True), ("no2", False)]
+    assert [each.addresses for each in found] == [("192.0.2.2", "198.51.100.2"), ("192.0.2.3", "198.51.100.3")]
 
 
 async def test_more_nodes_than_a_certificate_can_name_are_none() -> None:
     most = {f"n{number}": "True" for number in range(MOST_NAMED)}
-    assert await places(Stub(most)).node_addresses()
-    assert await places(Stub({**most, "another": "True"})).node_addresses() == ()
+    assert await places(Stub(most)).nodes()
+    assert await places(Stub({**most, "another": "True"})).nodes() == ()
 
 
 async def test_an_operator_that_may_not_read_nodes_knows_no_addresses_and_asks_once() -> None:
     stub = Stub({"n1": "True"}, error=refused(Forbidden, 403))
     asking = places(stub)
-    assert (await asking.node_addresses(), await asking.node_addresses()) == ((), ())
+    assert (await asking.nodes(), await asking.nodes()) == ((), ())
     assert len(stub.asked) == 1
-    assert await places(Stub({"n1": "True"}), allowed=False).node_addresses() == ()
+    assert await places(Stub({"n1": "True"}), allowed=False).nodes() == ()

@@ -8,6 +8,7 @@ from etcd_operator.api.apiserverbinding import (
     ApiServerBindingSpec,
     BindingTarget,
     ClusterReference,
+    KubeadmTarget,
     ManualTarget,
     WorkloadTarget,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "IPBlock",
     "ImageSpec",
     "InstanceStatus",
+    "KubeadmTarget",
     "LabelRequirement",
     "LabelSelector",
     "LocalObjectReference",

@@ -5,7 +5,7 @@ Pure. The source of `crds/apiserverbindings.yaml`; what is written here is what 
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from etcd_operator.api.apiserverbinding_status import ApiServerBindingStatus
 from etcd_operator.api.base import API_VERSION, ApiModel, Column, KindInfo, ObjectMeta, Rule
@@ -39,6 +39,33 @@ class WorkloadTarget(ApiModel):
     """The container whose arguments are set."""
 
 
+class KubeconfigReference(ApiModel):
+    """A Secret in the binding's own namespace that holds a kubeconfig."""
+
+    name: Annotated[str, _NAME]
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$")] = "kubeconfig"
+    """Which of its entries."""
+
+
+_NODE_LABELS = {
+    "type": "object",
+    "maxProperties": 8,
+    "additionalProperties": {"type": "string", "maxLength": 63},
+}
+
+
+class KubeadmTarget(ApiModel):
+    """The static pods of a cluster that kubeadm made: a short-lived pod on each node changes the node's manifest."""
+
+    kubeconfig_ref: KubeconfigReference
+    """An administrator's access to that cluster; credentials in the kubeconfig itself, no programs and no files."""
+    node_selector: Annotated[dict[str, str], WithJsonSchema(_NODE_LABELS)] = Field(
+        default_factory=lambda: {"node-role.kubernetes.io/control-plane": ""}
+    )
+    """Labels of the nodes that run the API servers."""
+
+
 class ManualTarget(ApiModel):
     """A kube-apiserver that nothing here reaches."""
 
@@ -48,8 +75,9 @@ class BindingTarget(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "[has(self.deployment), has(self.statefulSet), has(self.manual)].filter(each, each).size() == 1",
-            "must name exactly one of deployment, statefulSet and manual",
+            "[has(self.deployment), has(self.statefulSet), has(self.kubeadm), has(self.manual)]"
+            ".filter(each, each).size() == 1",
+            "must name exactly one of deployment, statefulSet, kubeadm and manual",
         ),
         _IMMUTABLE,
     )
@@ -58,6 +86,8 @@ class BindingTarget(ApiModel):
     """A hosted control plane's Deployment."""
     stateful_set: WorkloadTarget | None = None
     """A hosted control plane's StatefulSet."""
+    kubeadm: KubeadmTarget | None = None
+    """Another cluster, whose control plane kubeadm made."""
     manual: ManualTarget | None = None
     """An API server that a person configures, such as a systemd unit: status.arguments tells what to set."""
 

@@ -107,5 +107,11 @@ class AccessSpec(ApiModel):
     """
     bindings: Annotated[tuple[_NAMESPACE, ...], Field(max_length=256, json_schema_extra=SET)] = ()
     """Other namespaces whose ApiServerBindings may use this etcd, and get a copy of its client Secret for that."""
+    members: Literal["Internal", "NodePort"] = "Internal"
+    """How far each member's own address reaches: this Kubernetes, or a port of every node, which status tells.
+
+    API servers of other clusters need the latter where their ApiServerBinding says endpoints: Members. The server
+    certificates then name the nodes' addresses, see spec.proxy.service.type.
+    """
     metrics_from: _PEERS = ()
     """Who may read the metrics of members and proxies, and the proxies' statistics page: Prometheus, for one."""

@@ -37,6 +37,8 @@ class MemberStatus(ApiModel):
     """The node that the member runs on."""
     reason: str | None = None
     """Why the member is not healthy."""
+    external: str | None = None
+    """Its client address from outside of this Kubernetes, by spec.access.members."""
     unwell_since: Time | None = None
     """Since when the member has been unwell without a break: what spec.healing.replaceAfter counts from.
 
@@ -53,6 +55,8 @@ class Endpoints(ApiModel):
     """The one address for clients; members that are not ready are not behind it."""
     members: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] = ()
     """The client address of each member."""
+    external: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] | None = None
+    """What `client` is outside of this Kubernetes, by spec.proxy.service: up to three nodes, or a load balancer."""
 
 
 class Bootstrap(ApiModel):

@@ -10,9 +10,13 @@ from time import monotonic
 
 import structlog
 
-from etcd_operator.binding import rules, wiring
+from etcd_operator.binding import kubeadm, rules, wiring
 from etcd_operator.binding.act import FINALIZER, Hands, NotOursError
 from etcd_operator.binding.arguments import UnreadableArgumentsError
+from etcd_operator.binding.control_plane import ControlPlanes
+from etcd_operator.binding.kubeadm import DropAgent, DropSecret, StartAgent, Wait
+from etcd_operator.binding.kubeadm_config import configured, restored
+from etcd_operator.binding.node_hands import NodeHands
 from etcd_operator.binding.observation import Comparison, Seen
 from etcd_operator.binding.observe import Observer
 from etcd_operator.binding.owners import manager_of_arguments
@@ -21,6 +25,7 @@ from etcd_operator.binding.status import has_changed, instances, status, status_
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Invalid, Kube, NotFound
+from etcd_operator.runtime.agent_image import AgentImage
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 
@@ -33,6 +38,8 @@ UNDER_WAY, IN_THE_WAY, RESTING = 1.0, 5.0, 10.0
 RESTING_PER_BINDING = 0.06
 #: Seconds until two etcds that held different things are read again.
 AGAIN = 60.0
+#: What to do about a deletion that goes on.
+_GIVE_UP = "set spec.onDelete: Keep to leave the API servers as they are"
 #: So many corrections within so many seconds are a quarrel with somebody, which is told instead of carried on.
 CORRECTIONS, WITHIN = 3, 600.0
 
@@ -48,8 +55,13 @@ class ApiServerBindingController:
         self._kube = kube
         self._events = events
         self._etcd = EtcdClient(count=on_etcd_call)
-        self._observer = Observer(kube=kube, etcd=self._etcd, namespaces=settings.watch_namespaces)
+        self._planes = ControlPlanes(kube)
+        images = AgentImage(kube, given=settings.agent_image, namespace=settings.pod_namespace, pod=settings.pod_name)
+        self._observer = Observer(
+            kube=kube, etcd=self._etcd, namespaces=settings.watch_namespaces, planes=self._planes, images=images
+        )
         self._hands = Hands(kube)
+        self._node_hands = NodeHands(self._planes)
         #: Which EtcdCluster each binding follows.
         self._followed: dict[Key, Key] = {}
         #: When a binding's API server was last put right, and by whom it had been changed.
@@ -69,18 +81,21 @@ class ApiServerBindingController:
         if seen is None:
             for memory in (self._followed, self._corrections, self._given, self._compared):
                 memory.pop(key, None)
+            await self._planes.forget(key.namespace, key.name)
             return Result()
         reference = seen.binding.spec.cluster_ref
         self._followed[key] = Key("EtcdCluster", reference.namespace or key.namespace, reference.name)
         if seen.binding.metadata.deletion_timestamp:
-            await self._let_go(seen)
-            return Result()
+            return await self._let_go(seen)
         wanted = wiring.wiring(seen)
         stands = rules.obstacle(seen, wanted)
-        acted = False
+        acted, note = False, ""
         if stands is None and wanted is not None:
             try:
-                stands, acted = await self._bring_about(key, seen, wanted)
+                if seen.control_plane is not None:
+                    stands, acted, note = await self._wire_nodes(key, seen, wanted)
+                else:
+                    stands, acted = await self._bring_about(key, seen, wanted)
             except Conflict as error:
                 log.info("binding.conflict", error=str(error))  # somebody was faster: look again
                 return Result(requeue_after=0.1)
@@ -88,7 +103,9 @@ class ApiServerBindingController:
                 stands = Obstacle(reason="NameTaken", summary="A Secret is in the way", message=str(error))
             except (Forbidden, Invalid) as error:
                 stands = Obstacle(reason="Refused", summary="The API server refused it", message=error.message)
-        await self._tell(seen, wanted, stands, pending=acted)
+        await self._tell(seen, wanted, stands, pending=acted, note=note)
+        if note:
+            return Result(requeue_after=UNDER_WAY)
         return Result(requeue_after=0.0 if acted else self._next_look(seen, wanted, stands))
 
     async def _bring_about(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool]:
@@ -117,6 +134,37 @@ class ApiServerBindingController:
             self._note(key, seen, wanted, drifted_by)
         return stands, stands is None
 
+    async def _wire_nodes(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool, str]:
+        """The next step on the nodes of another cluster: what is in its way, whether it was taken, what is waited for.
+
+        What is told comes first here as well, see `_bring_about`.
+        """
+        if await self._hands.keep_finalizer(seen):
+            return None, True, ""
+        step = kubeadm.move(seen, wanted)
+        match step:
+            case Obstacle():
+                return step, False, ""
+            case Wait():
+                return None, False, step.message
+            case None:
+                return None, await self._configure(seen, wanted), ""
+        if contender := self._contender(key):
+            return rules.contested(seen, contender), False, ""
+        if seen.binding.status.arguments == wanted.arguments:
+            await self._node_hands.carry_out(seen, step)
+            self._note_step(key, seen, wanted, step)
+        return None, True, ""
+
+    async def _configure(self, seen: Seen, wanted: Wiring) -> bool:
+        """Let kubeadm know which etcd its API servers use; whether it had to be told."""
+        assert seen.control_plane is not None
+        patch = configured(seen.control_plane.configuration or {}, wanted)
+        if patch is None:
+            return False
+        await self._node_hands.configure(seen, patch)
+        return True
+
     async def _compare(self, key: Key, seen: Seen, wanted: Wiring) -> Comparison:
         """Both etcds, read anew where that may allow a change, and at most once a minute where it may not."""
         stopped = rules.is_stopped(seen)
@@ -128,19 +176,65 @@ class ApiServerBindingController:
         self._compared[key] = (monotonic(), stopped, comparison)
         return comparison
 
-    async def _let_go(self, seen: Seen) -> None:
+    async def _let_go(self, seen: Seen) -> Result:
         """The binding is deleted: put the old arguments back where that was asked for."""
         if FINALIZER not in seen.binding.metadata.finalizers:
-            return
+            return Result()
         try:
-            patch = wiring.unwiring_patch(seen) if seen.binding.spec.on_delete == "Restore" else None
-            if patch is not None:
-                await self._hands.patch(seen, patch)
-                self._events.emit(seen.raw, "Normal", "Restored", "the API server has its former etcd arguments again")
+            if seen.binding.spec.on_delete == "Restore":
+                if seen.binding.spec.target.kubeadm and not await self._restore_nodes(seen):
+                    return Result(requeue_after=UNDER_WAY)
+                patch = wiring.unwiring_patch(seen)
+                if patch is not None:
+                    await self._hands.patch(seen, patch)
+                    self._events.emit(
+                        seen.raw, "Normal", "Restored", "the API server has its former etcd arguments again"
+                    )
         except (UnreadableArgumentsError, ValueError, Forbidden, Invalid, NotFound) as error:
             # Nothing that another try would cure; a deletion, and maybe its namespace's, is not held for that.
             self._events.emit(seen.raw, "Warning", "NotRestored", f"the API server is left as it is: {error}")
         await self._hands.drop_finalizer(seen)
+        return Result()
+
+    async def _restore_nodes(self, seen: Seen) -> bool:
+        """One step of giving the nodes of another cluster their former arguments; whether none is left to take.
+
+        Where that cluster cannot be reached, or a node fails, it goes on until somebody sets spec.onDelete to Keep.
+        """
+        if seen.unreachable is not None:
+            if not seen.unreachable.waits:
+                raise ValueError(seen.unreachable.message)
+            self._events.emit(seen.raw, "Warning", "NotRestored", f"{seen.unreachable.message}; {_GIVE_UP}")
+            return False
+        step = kubeadm.move_back(seen)
+        match step:
+            case Obstacle():
+                self._events.emit(seen.raw, "Warning", "NotRestored", f"{step.message}; {_GIVE_UP}")
+                return False
+            case Wait():
+                return False
+            case None:
+                assert seen.control_plane is not None
+                if patch := restored(seen.control_plane.configuration or {}):
+                    await self._node_hands.configure(seen, patch)
+                self._events.emit(
+                    seen.raw, "Normal", "Restored", "all API servers have their former etcd arguments again"
+                )
+                return True
+        await self._node_hands.carry_out(seen, step)
+        return False
+
+    def _note_step(self, key: Key, seen: Seen, wanted: Wiring, step: StartAgent | DropAgent | DropSecret) -> None:
+        match step:
+            case StartAgent(node=node):
+                log.info("binding.node", node=node, servers=wanted.servers)
+                told = f"node {node} gets --etcd-servers={','.join(wanted.servers)}"
+                self._events.emit(seen.raw, "Normal", "Wiring", told)
+            case DropAgent(node=node, drifted=True):
+                who = f"somebody on node {node}"
+                self._corrections.setdefault(key, deque(maxlen=CORRECTIONS)).append((monotonic(), who))
+                told = f"{who} had changed the etcd arguments in its manifest"
+                self._events.emit(seen.raw, "Warning", "DriftCorrected", told)
 
     def _note(self, key: Key, seen: Seen, wanted: Wiring, drifted_by: str) -> None:
         log.info("binding.wired", servers=wanted.servers, drifted_by=drifted_by)
@@ -158,9 +252,11 @@ class ApiServerBindingController:
         lately = [who for at, who in self._corrections.get(key, ()) if monotonic() - at < WITHIN]
         return lately[-1] if len(lately) >= CORRECTIONS else ""
 
-    async def _tell(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None, *, pending: bool) -> None:
+    async def _tell(
+        self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None, *, pending: bool, note: str
+    ) -> None:
         pods = instances(seen, wanted)
-        told = verdict(seen, wanted, stands, pods, pending=pending)
+        told = verdict(seen, wanted, stands, pods, pending=pending, note=note)
         new, before = status(seen, wanted, told, pods, allowed=stands is None), seen.binding.status
         if not has_changed(new, seen):
             return

@@ -70,11 +70,50 @@ class Rival:
 
     @property
     def workload(self) -> tuple[str, str, str] | None:
-        """Namespace, kind and name of its Deployment or StatefulSet."""
+        """Namespace, kind and name of its Deployment or StatefulSet; of the Secret that opens another cluster."""
         for kind in ("deployment", "statefulSet"):
             if kind in self.target:
                 return self.namespace, kind, str(self.target[kind].get("name", ""))
+        if "kubeadm" in self.target:
+            return self.namespace, "kubeadm", str((self.target["kubeadm"].get("kubeconfigRef") or {}).get("name", ""))
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlPlaneNode:
+    """A node of another cluster that runs an API server.
+
+    ready: whether its kubelet works. api_server: its static pod, as that cluster tells it; agent: the pod that changes
+    its manifest, or did so last.
+    """
+
+    name: str
+    ready: bool
+    api_server: Manifest | None
+    agent: Manifest | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlPlane:
+    """What there is of a control plane that kubeadm made.
+
+    is_host: whether it is the cluster that the operator runs in. secrets: names of those that agents were given.
+    configuration: the ConfigMap by which kubeadm upgrades it.
+    """
+
+    is_host: bool
+    nodes: tuple[ControlPlaneNode, ...]
+    secrets: frozenset[str]
+    configuration: Manifest | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreachable:
+    """Why nothing is known of another cluster; waits: it may pass without a person."""
+
+    reason: str
+    message: str
+    waits: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,15 +133,30 @@ class Seen:
     others: tuple[Rival, ...]
     #: The Deployment or StatefulSet, `None` where there is none, or where the target is none of them.
     workload: Manifest | None
-    #: Its pods that run or are to run, also those that are ending: they write until they are gone.
+    #: The API server's pods that run or are to run, also those that are ending: they write until they are gone.
     pods: tuple[Manifest, ...]
     #: Addresses at which the API server of this Kubernetes answers.
     host_addresses: frozenset[str]
+    #: The control plane of the cluster that the target names by a kubeconfig; why it is not known.
+    control_plane: ControlPlane | None = None
+    unreachable: Unreachable | None = None
+    #: What agents run from; empty where that is not known, or not needed.
+    agent_image: str = ""
 
     @property
     def target(self) -> WorkloadTarget | None:
         """The workload that is named, if it is one."""
         return self.binding.spec.target.deployment or self.binding.spec.target.stateful_set
+
+    @property
+    def identity(self) -> str:
+        """The binding, as other clusters are told of it."""
+        return f"{self.binding.metadata.namespace}/{self.binding.metadata.name}"
+
+    @property
+    def nodes(self) -> tuple[ControlPlaneNode, ...]:
+        """The nodes of the other cluster's control plane; none where it is not known."""
+        return self.control_plane.nodes if self.control_plane else ()
 
     @property
     def as_rival(self) -> Rival:
@@ -114,5 +168,10 @@ class Seen:
         """The API server's container in the workload's template."""
         if self.target is None or self.workload is None:
             return None
-        listed: list[Manifest] = self.workload["spec"]["template"]["spec"]["containers"]
-        return next((each for each in listed if each["name"] == self.target.container), None)
+        return self.container_of(self.workload["spec"]["template"])
+
+    def container_of(self, pod: Manifest) -> Manifest | None:
+        """The API server's container in a pod, or in a template for pods."""
+        name = self.target.container if self.target else "kube-apiserver"
+        listed: list[Manifest] = pod["spec"]["containers"]
+        return next((each for each in listed if each["name"] == name), None)

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from etcd_operator.api import ApiServerBinding, EtcdCluster
 from etcd_operator.binding import arguments, wiring
 from etcd_operator.binding.content import first_content, revision
+from etcd_operator.binding.control_plane import ControlPlanes
 from etcd_operator.binding.files import FileSource, file_source
-from etcd_operator.binding.observation import Comparison, Rival, Seen
+from etcd_operator.binding.observation import Comparison, Rival, Seen, Unreachable
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
@@ -32,6 +33,7 @@ from etcd_operator.kube.resources import (
 )
 from etcd_operator.resources.names import Names
 from etcd_operator.resources.secrets import content as secret_content
+from etcd_operator.runtime.agent_image import AgentImage
 
 #: The Service of Kubernetes' own API server (k8s.io/kubernetes, pkg/controlplane/controller/kubernetesservice).
 _HOST_SERVICE = {"kubernetes.io/service-name": "kubernetes"}
@@ -43,9 +45,13 @@ LONGEST_READ = 40.0
 class Observer:
     """Reads bindings; safe for any number of concurrent callers."""
 
-    def __init__(self, *, kube: Kube, etcd: EtcdClient, namespaces: Sequence[str]) -> None:
+    def __init__(
+        self, *, kube: Kube, etcd: EtcdClient, namespaces: Sequence[str], planes: ControlPlanes, images: AgentImage
+    ) -> None:
         """`namespaces`: those that the operator serves; empty: all."""
         self._kube = kube
+        self._planes = planes
+        self._images = images
         self._etcd = etcd
         self._served: tuple[str | None, ...] = tuple(namespaces) or (None,)
 
@@ -68,6 +74,8 @@ class Observer:
             pods=pods,
             host_addresses=frozenset(),
         )
+        if binding.spec.target.kubeadm:
+            base = await self._with_control_plane(base)
         if binding.metadata.deletion_timestamp:
             return base  # all that letting go of it needs
         reference = binding.spec.cluster_ref
@@ -164,6 +172,14 @@ class Observer:
             raise _UnreadableFileError(f"{source.kind} {source.name} has no {source.key}")
         return data
 
+    async def _with_control_plane(self, base: Seen) -> Seen:
+        """With what there is of another cluster's API servers."""
+        image, found = await asyncio.gather(self._images.name(), self._planes.seen(base.binding))
+        if isinstance(found, Unreachable):
+            return replace(base, unreachable=found, agent_image=image)
+        pods = tuple(node.api_server for node in found.nodes if node.api_server)
+        return replace(base, control_plane=found, pods=pods, agent_image=image)
+
     async def _cluster(self, namespace: str, name: str) -> EtcdCluster | None:
         """It, unless there is none, or none that the operator may see."""
         try:
@@ -184,14 +200,17 @@ class Observer:
         return workload, tuple(pod for pod in listed if pod.get("status", {}).get("phase") not in ended)
 
     async def _others(self, mine: Rival) -> tuple[Rival, ...]:
-        """Those that name the same EtcdCluster or the same workload, in every namespace that is served."""
+        """Those that name the same EtcdCluster or the same workload, in every namespace that is served.
+
+        With a kubeconfig, every other one that has one: two may open the same cluster.
+        """
         listed = await asyncio.gather(*(self._kube.list(APISERVERBINDINGS, each) for each in self._served))
         every = (Rival.of(raw) for some in listed for raw in some)
         return tuple(
             each
             for each in every
             if (each.namespace, each.name) != (mine.namespace, mine.name)
-            and (each.cluster == mine.cluster or (mine.workload and each.workload == mine.workload))
+            and (each.cluster == mine.cluster or _may_share(each, mine))
         )
 
     async def _host_addresses(self) -> frozenset[str]:
@@ -203,6 +222,12 @@ class Observer:
         return frozenset(
             address for each in slices for end in each.get("endpoints") or () for address in end.get("addresses") or ()
         )
+
+
+def _may_share(one: Rival, other: Rival) -> bool:
+    """Whether two bindings may be about the same API servers."""
+    on_nodes = "kubeadm" in one.target and "kubeadm" in other.target
+    return on_nodes or (one.workload is not None and one.workload == other.workload)
 
 
 class _UnreadableFileError(Exception):

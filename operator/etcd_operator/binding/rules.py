@@ -3,14 +3,16 @@
 Pure. A reason says what a person is to change; where none applies, the wiring may be brought about.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from etcd_operator.api import ApiServerBinding
 from etcd_operator.binding import arguments, wiring
+from etcd_operator.binding.agent_pod import BINDING
 from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.observation import Comparison, Seen
 from etcd_operator.binding.wiring import Wiring
+from etcd_operator.resources.names import Manifest
 
 #: Reasons whose messages tell how much two etcds hold.
 COMPARED = frozenset({"DifferentData", "WritesNotStopped"})
@@ -58,6 +60,8 @@ def target_name(binding: ApiServerBinding) -> str:
     target = binding.spec.target
     if target.deployment:
         return f"deployment/{target.deployment.name}"
+    if target.kubeadm:
+        return f"kubeadm/{target.kubeadm.kubeconfig_ref.name}"
     return f"statefulset/{target.stateful_set.name}" if target.stateful_set else "manual"
 
 
@@ -108,6 +112,21 @@ def _target_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     return None
 
 
+def _control_plane_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """The same of another cluster's nodes, however two bindings may call that cluster; whoever is gone has nothing."""
+    others = {f"{other.namespace}/{other.name}" for other in seen.others}
+    for node in seen.nodes:
+        for holder, key in ((node.api_server, wiring.BOUND_BY), (node.agent, BINDING)):
+            named = wiring.annotations(holder or {}).get(key, "")
+            if named in others:
+                return Obstacle(
+                    reason="TargetTaken",
+                    summary=f"Node {node.name} is bound already",
+                    message=f"ApiServerBinding {named} wires the API server on node {node.name}: delete one of the two",
+                )
+    return None
+
+
 def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     """Two API servers that write the same keys would destroy each other's objects.
 
@@ -134,6 +153,10 @@ def runs_with_it(seen: Seen) -> bool:
     """Whether the API server was wired by this binding; of one that a person wires: whether it was told how."""
     if seen.binding.spec.target.manual is not None:
         return bool(seen.binding.status.arguments)
+    if seen.binding.spec.target.kubeadm is not None:
+        noted = (wiring.annotations(node.api_server or {}) for node in seen.nodes)
+        told = seen.control_plane is None and bool(seen.binding.status.arguments)
+        return told or any(each.get(wiring.BOUND_BY) == seen.identity for each in noted)
     return wiring.is_wired_by_it(seen)
 
 
@@ -150,6 +173,70 @@ def _not_founded(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
         summary="Waiting for the EtcdCluster",
         message=f"{cluster_name(seen)} does not serve clients yet",
         waits=True,
+    )
+
+
+def _not_exposed(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """Names and addresses of Services are worth nothing on nodes of other clusters, and names not even on our own."""
+    cluster = seen.cluster
+    if wanted is not None or seen.binding.spec.target.kubeadm is None or cluster is None:
+        return None
+    members = seen.binding.spec.endpoints == "Members"
+    if members and cluster.spec.access.members == "Internal":
+        remedy = "set spec.access.members of the EtcdCluster to NodePort"
+    elif not members and (not cluster.spec.proxy.enabled or cluster.spec.proxy.service.type == "ClusterIP"):
+        remedy = "set spec.proxy.service.type of the EtcdCluster to NodePort or LoadBalancer"
+    else:
+        return None
+    return Obstacle(
+        reason="NotExposed",
+        summary="The etcd is not reached from outside",
+        message=f"{cluster_name(seen)} is reached within its own Kubernetes only, not from a node: {remedy}",
+    )
+
+
+def _target_unreachable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.unreachable is None:
+        return None
+    told = seen.unreachable
+    summaries = {"ApiServerUnreachable": "The API server does not answer", "KubeconfigNotFound": "Kubeconfig not found"}
+    return Obstacle(
+        reason=told.reason,
+        summary=summaries.get(told.reason, "The kubeconfig cannot be used"),
+        message=told.message,
+        waits=told.waits,
+    )
+
+
+def _no_nodes(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    target = seen.binding.spec.target.kubeadm
+    if target is None:
+        return None
+    labels = ",".join(f"{key}={value}" if value else key for key, value in sorted(target.node_selector.items()))
+    if not seen.nodes:
+        return Obstacle(
+            reason="NoControlPlane",
+            summary="No control-plane nodes",
+            message=f"no node of that cluster has the labels {labels}: name others in a new binding",
+        )
+    if not any(node.api_server for node in seen.nodes):
+        return Obstacle(
+            reason="NoControlPlane",
+            summary="No static API servers",
+            message=f"none of the nodes {', '.join(node.name for node in seen.nodes)} runs a kube-apiserver as a static"
+            " pod, as kubeadm makes them (labels component=kube-apiserver, tier=control-plane in kube-system)",
+        )
+    return None
+
+
+def _no_image(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    if seen.binding.spec.target.kubeadm is None or seen.agent_image:
+        return None
+    return Obstacle(
+        reason="AgentImageUnknown",
+        summary="The operator's image is not known",
+        message="what changes manifests on nodes runs from the operator's image, which cannot be read from its own pod:"
+        " set AGENT_IMAGE on the operator",
     )
 
 
@@ -171,34 +258,41 @@ def _no_target(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
 def _host_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     if seen.binding.spec.allow_host_cluster:
         return None
-    for pod in seen.pods:
-        if pod.get("status", {}).get("podIP") in seen.host_addresses:
+    named = [pod["metadata"]["name"] for pod in seen.pods if pod.get("status", {}).get("podIP") in seen.host_addresses]
+    if seen.control_plane is not None:  # two clusters may have the same addresses, but no two the same UIDs
+        named = [pod["metadata"]["name"] for pod in seen.pods] if seen.control_plane.is_host else []
+    if not named:
+        return None
+    return Obstacle(
+        reason="HostCluster",
+        summary="It is the operator's own API server",
+        message=f"pod {named[0]} is the API server of the cluster that this operator, and the etcd, run in: neither"
+        " would come back without the other. Set spec.allowHostCluster: true to do it all the same",
+    )
+
+
+def _unreadable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    for named, container in _containers(seen):
+        try:
+            arguments.flags(container)
+        except UnreadableArgumentsError as error:
             return Obstacle(
-                reason="HostCluster",
-                summary="It is the operator's own API server",
-                message=f"pod {pod['metadata']['name']} is the API server of the cluster that this operator, and the"
-                " etcd, run in: neither would come back without the other. Set spec.allowHostCluster: true to do it"
-                " all the same",
+                reason="ArgumentsUnreadable", summary="Arguments cannot be set", message=f"{named}: {error}"
             )
     return None
 
 
-def _unreadable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    if seen.container is None:
-        return None
-    try:
-        arguments.flags(seen.container)
-    except UnreadableArgumentsError as error:
-        return Obstacle(
-            reason="ArgumentsUnreadable",
-            summary="Arguments cannot be set",
-            message=f"{target_name(seen.binding)}: {error}",
-        )
-    return None
+def _containers(seen: Seen) -> Iterator[tuple[str, Manifest]]:
+    """The containers whose arguments are to be set, and where they are."""
+    if seen.container is not None:
+        yield target_name(seen.binding), seen.container
+    for node in seen.nodes:
+        if node.api_server is not None and (container := seen.container_of(node.api_server)):
+            yield f"node {node.name}", container
 
 
 def _overrides(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    found = seen.container and arguments.overrides(seen.container)
+    found = next((told for _, container in _containers(seen) if (told := arguments.overrides(container))), None)
     if not found:
         return None
     return Obstacle(
@@ -233,10 +327,15 @@ def contested(seen: Seen, contender: str) -> Obstacle:
 _RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
     _no_cluster,
     _not_allowed,
+    _target_unreachable,
     _prefix_taken,
+    _not_exposed,
     _not_founded,
     _no_target,
+    _no_nodes,
+    _no_image,
     _target_taken,
+    _control_plane_taken,
     _host_cluster,
     _unreadable,
     _overrides,

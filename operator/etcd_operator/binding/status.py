@@ -28,12 +28,21 @@ class Verdict:
 
 
 def verdict(
-    seen: Seen, wanted: Wiring | None, stands: Obstacle | None, instances: tuple[InstanceStatus, ...], *, pending: bool
+    seen: Seen,
+    wanted: Wiring | None,
+    stands: Obstacle | None,
+    instances: tuple[InstanceStatus, ...],
+    *,
+    pending: bool,
+    note: str = "",
 ) -> Verdict:
-    """What has become of the binding; pending: something was written in this round, or is about to be."""
+    """What has become of the binding.
+
+    pending: something was written in this round, or is about to be; note: what is waited for, where that is known.
+    """
     ready, total = _count(seen, instances)
     if stands is not None:
-        uses = "True" if wanted and total and ready == total else "False"
+        uses = "Unknown" if seen.unreachable else "True" if wanted and total and ready == total else "False"
         return Verdict(
             bound=uses,
             reason=stands.reason,
@@ -56,7 +65,8 @@ def verdict(
         bound="False",
         reason="RollingOut",
         summary=f"Rolling out: {ready} of {total}",
-        message=f"{ready} of {total} instances are ready and use {cluster_name(seen)}{_why_not(seen, instances)}",
+        message=f"{ready} of {total} instances are ready and use {cluster_name(seen)}"
+        f"{f'; {note}' if note else _why_not(seen, instances)}",
     )
 
 
@@ -81,7 +91,7 @@ def status(
         observed_generation=seen.binding.metadata.generation,
         target=target_name(seen.binding),
         summary=told.summary,
-        ready=None if seen.workload is None else f"{ready}/{total}",
+        ready=None if seen.workload is None and seen.control_plane is None else f"{ready}/{total}",
         secret_name=wanted.secret if wanted else None,
         authority=wanted.authority if wanted and told.bound == "True" else seen.binding.status.authority,
         arguments=_arguments(seen, wanted, allowed=allowed),
@@ -128,8 +138,7 @@ def as_json(told: ApiServerBindingStatus) -> dict[str, Any]:
 
 
 def _instance(seen: Seen, pod: Manifest, wanted: Wiring | None) -> InstanceStatus:
-    named = seen.target.container if seen.target else ""
-    container = next((each for each in pod["spec"]["containers"] if each["name"] == named), None)
+    container = seen.container_of(pod)
     try:
         flags = arguments.flags(container) if container else {}
     except UnreadableArgumentsError:
@@ -141,21 +150,22 @@ def _instance(seen: Seen, pod: Manifest, wanted: Wiring | None) -> InstanceStatu
     return InstanceStatus(
         name=pod["metadata"]["name"],
         node=pod["spec"].get("nodeName"),
-        ready=_is_ready(pod),
+        ready=is_ready(pod),
         bound=as_wanted,
         etcd_servers=flags.get("etcd-servers"),
         since=datetime.fromisoformat(started) if started else None,
     )
 
 
-def _is_ready(pod: Manifest) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
+def is_ready(pod: Manifest | None) -> bool:
+    """What a pod, or a node, says of itself."""
+    conditions = (pod or {}).get("status", {}).get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _count(seen: Seen, pods: tuple[InstanceStatus, ...]) -> tuple[int, int]:
     """Instances that are ready and as wanted, and how many there are to be."""
-    wanted = seen.workload["spec"].get("replicas", 1) if seen.workload else 0
+    wanted = seen.workload["spec"].get("replicas", 1) if seen.workload else len(seen.nodes)
     return sum(each.ready and each.bound for each in pods), int(wanted)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from etcd_operator.agent.plan import PKI_FOLDER
 from etcd_operator.api import EtcdCluster
 from etcd_operator.binding import arguments
 from etcd_operator.binding.observation import Seen
@@ -38,8 +39,8 @@ DEFAULT_PREFIX = "/registry"
 class Wiring:
     """What a kube-apiserver is to run with.
 
-    flags: etcd's flags without dashes; `None`: not to be there. secret: holds ca.crt, tls.crt and tls.key, `None`
-    without TLS. authority: digest of ca.crt.
+    flags: etcd's flags without dashes; `None`: not to be there. secret: holds ca.crt, tls.crt and tls.key for pods,
+    `None` without TLS, and for API servers that have the files on their node. authority: digest of ca.crt.
     """
 
     servers: tuple[str, ...]
@@ -68,14 +69,16 @@ def wiring(seen: Seen) -> Wiring | None:
     encrypted = all(server.startswith("https://") for server in servers)
     if encrypted and not {"ca.crt", "tls.crt", "tls.key"} <= set(seen.access):
         return None
+    on_nodes = seen.binding.spec.target.kubeadm is not None
+    folder = PKI_FOLDER if on_nodes else FOLDER
     return Wiring(
         servers=servers,
         flags={
             "etcd-servers": ",".join(servers),
-            **{flag: f"{FOLDER}/{file}" if encrypted else None for flag, file in _FILES.items()},
+            **{flag: f"{folder}/{file}" if encrypted else None for flag, file in _FILES.items()},
             "etcd-prefix": seen.binding.spec.prefix,
         },
-        secret=secret_name(seen) if encrypted else None,
+        secret=secret_name(seen) if encrypted and not on_nodes else None,
         authority=authority_digest(seen.access["ca.crt"]) if encrypted else "",
     )
 
@@ -108,10 +111,15 @@ def _servers(seen: Seen) -> tuple[str, ...]:
     told = cluster.status.endpoints if cluster else None
     if cluster is None or told is None or cluster.status.bootstrap is None:
         return ()
+    from_outside = seen.binding.spec.target.kubeadm is not None
     if seen.binding.spec.endpoints == "Proxy":
-        return (told.client,) if told.client else ()
-    voters = {member.name for member in cluster.status.members if member.role == "Voter"}
+        inside = (told.client,) if told.client else ()
+        return (told.external or ()) if from_outside else inside
     former = set(_told_servers(seen))
+    voters = {member.name for member in cluster.status.members if member.role == "Voter"}
+    if from_outside:
+        each = ((member.external, member.name) for member in cluster.status.members if member.external)
+        return tuple(url for url, name in each if url in former or name in voters)
     return tuple(url for url in told.members if url in former or _host(url).split(".")[0] in voters)
 
 
@@ -131,6 +139,8 @@ def _host(url: str) -> str:
 def is_ours(server: str, cluster: EtcdCluster) -> bool:
     """Whether an address in --etcd-servers is this EtcdCluster's, with or without the domain of this Kubernetes."""
     told, metadata = cluster.status.endpoints, cluster.metadata
+    if server.strip() in external_servers(cluster):
+        return True
     known = {_host(url) for url in (told.client, *told.members) if url} if told else set[str]()
     domains = {host.partition(".svc.")[2] for host in known} - {""}
     host = _host(server)
@@ -138,6 +148,13 @@ def is_ours(server: str, cluster: EtcdCluster) -> bool:
         known |= {each.removesuffix(f".{domain}") for each in known}
         host = host.removesuffix(f".{domain}")
     return host in known | {f"{metadata.name}.{metadata.namespace}.svc"}
+
+
+def external_servers(cluster: EtcdCluster) -> frozenset[str]:
+    """Every address by which this EtcdCluster says that it is reached from outside."""
+    told = cluster.status.endpoints
+    members = (member.external for member in cluster.status.members)
+    return frozenset(url for url in (*((told and told.external) or ()), *members) if url)
 
 
 def current(container: Manifest) -> tuple[str, str]:
@@ -162,7 +179,7 @@ def wiring_patch(seen: Seen, wanted: Wiring) -> Manifest | None:
         return None
     before = arguments.flags(seen.container)
     original = json.dumps({flag: before.get(flag) for flag in wanted.flags}, sort_keys=True)
-    noted, name = _annotations(seen.workload or {}), seen.binding.metadata.name
+    noted, name = annotations(seen.workload or {}), seen.binding.metadata.name
     former = noted.get(ORIGINAL, original) if noted.get(BOUND_BY) == name else original
     return _patch(seen, changes, {ORIGINAL: former, BOUND_BY: name, WIRED: wanted.digest})
 
@@ -173,10 +190,10 @@ def unwiring_patch(seen: Seen) -> Manifest | None:
 
     Raises `UnreadableArgumentsError`, and ValueError for a note that somebody spoiled.
     """
-    noted = _annotations(seen.workload or {})
+    noted = annotations(seen.workload or {})
     if seen.container is None or ORIGINAL not in noted or not is_wired_by_it(seen):
         return None
-    former = _rewired(seen, _noted_flags(noted[ORIGINAL]), None, None)
+    former = _rewired(seen, noted_flags(noted[ORIGINAL]), None, None)
     return _patch(seen, former, dict.fromkeys((ORIGINAL, BOUND_BY, WIRED)))
 
 
@@ -187,17 +204,18 @@ def is_wired_by_it(seen: Seen) -> bool:
 
 def wired_by(seen: Seen) -> str:
     """The binding that the workload has its arguments from, by name; empty where from none."""
-    return _annotations(seen.workload or {}).get(BOUND_BY, "")
+    return annotations(seen.workload or {}).get(BOUND_BY, "")
 
 
 def holds_foreign_volume(seen: Seen) -> bool:
     """Whether the workload had a volume of our name before any binding wired it."""
     pod = (seen.workload or {}).get("spec", {}).get("template", {}).get("spec", {})
     there = any(each["name"] == VOLUME for each in pod.get("volumes") or ())
-    return there and WIRED not in _annotations(seen.workload or {})
+    return there and WIRED not in annotations(seen.workload or {})
 
 
-def _noted_flags(noted: str) -> dict[str, str | None]:
+def noted_flags(noted: str) -> dict[str, str | None]:
+    """The flags that an `ORIGINAL` tells; raises ValueError for one that somebody spoiled."""
     flags = json.loads(noted)
     if not isinstance(flags, dict) or not set(flags) <= arguments.ETCD_FLAGS:
         raise ValueError(f"annotation {ORIGINAL} does not hold etcd's flags")
@@ -206,7 +224,7 @@ def _noted_flags(noted: str) -> dict[str, str | None]:
 
 def was_given(seen: Seen, wanted: Wiring) -> bool:
     """Whether the workload was given just this wiring before, so that what differs now is somebody else's doing."""
-    return _annotations(seen.workload or {}).get(WIRED) == wanted.digest
+    return annotations(seen.workload or {}).get(WIRED) == wanted.digest
 
 
 def _patch(seen: Seen, template: Manifest, annotations: Mapping[str, str | None]) -> Manifest:
@@ -230,12 +248,13 @@ def _rewired(seen: Seen, flags: Mapping[str, str | None], secret: str | None, au
     changes: Manifest = {}
     if pod != template["spec"]:
         changes["spec"] = {"containers": containers, "volumes": pod.get("volumes")}
-    if _annotations(template).get(AUTHORITY) != authority:
+    if annotations(template).get(AUTHORITY) != authority:
         changes["metadata"] = {"annotations": {AUTHORITY: authority}}
     return changes
 
 
-def _annotations(holder: Manifest) -> dict[str, str]:
+def annotations(holder: Manifest) -> dict[str, str]:
+    """Of an object, or of a template; none where it has none."""
     return dict((holder.get("metadata") or {}).get("annotations") or {})
 
 

@@ -13,7 +13,6 @@ import structlog
 
 from etcd_operator.api import EtcdClusterStatus
 from etcd_operator.cluster.act import Accepted, Hands, NameTakenError, act, status_manifest
-from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.client_farewell import Farewell
 from etcd_operator.cluster.client_observe import ClientObserver
 from etcd_operator.cluster.conditions import Outcome
@@ -34,6 +33,7 @@ from etcd_operator.kube.domain import cluster_domain
 from etcd_operator.kube.errors import Fenced
 from etcd_operator.pki import PKIError
 from etcd_operator.resources.names import Manifest
+from etcd_operator.runtime.agent_image import AgentImage
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 

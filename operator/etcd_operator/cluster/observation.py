@@ -96,6 +96,15 @@ class ResizeRefusal:
     at: datetime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A node of this Kubernetes and its addresses, the one that serves others best first."""
+
+    name: str
+    addresses: tuple[str, ...]
+    ready: bool
+
+
 #: A Secret outside the cluster's namespace: namespace and name.
 Spot = tuple[str, str]
 
@@ -138,8 +147,8 @@ class Observation:
     #: By member, of those whose pods are not well; empty where the operator may not read nodes and volumes.
     places: Mapping[str, Place] = field(default_factory=dict)
     operator_namespace: str = ""
-    #: Of all nodes, where the Service is of type NodePort; empty where the operator may not read nodes.
-    node_addresses: tuple[str, ...] = ()
+    #: All of them, where a Service is of type NodePort; empty where the operator may not read nodes.
+    nodes: tuple[Node, ...] = ()
     #: By member, at one revision: asked only while etcd's corruption alarm is raised; `None` while they are computed.
     hashes: Mapping[str, KeyHash] | None = field(default_factory=dict)
     remembered: Named = field(default_factory=dict)

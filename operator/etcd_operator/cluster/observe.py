@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from etcd_operator.api import EtcdCluster
 from etcd_operator.api.base import LocalObjectReference
 from etcd_operator.cluster import api_servers
-from etcd_operator.cluster.agent_image import AgentImage
 from etcd_operator.cluster.authority import Phase, authority_problem, held, is_successor
 from etcd_operator.cluster.identity import Identities
-from etcd_operator.cluster.observation import Complaint, Named, Objects, Observation, Place, ResizeRefusal
+from etcd_operator.cluster.observation import Complaint, Named, Node, Objects, Observation, Place, ResizeRefusal
+from etcd_operator.cluster.outside import needs_nodes
 from etcd_operator.cluster.places import Places
 from etcd_operator.cluster.records import annotations, is_terminating, owner_uids
 from etcd_operator.cluster.trouble import etcd_container, is_running, told_change
@@ -51,6 +51,7 @@ from etcd_operator.resources.names import (
     Names,
 )
 from etcd_operator.resources.secrets import Side, content
+from etcd_operator.runtime.agent_image import AgentImage
 
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
 #: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.
@@ -72,7 +73,7 @@ class Picture:
     complaints: tuple[Complaint, ...]
     remembered: Named
     provided: Mapping[Side, Manifest]
-    node_addresses: tuple[str, ...]
+    nodes: tuple[Node, ...]
 
     def with_raw(self, raw: Manifest) -> "Picture":
         """The same picture with the EtcdCluster as it is after its status was written."""
@@ -124,12 +125,8 @@ class Observer:
             complaints=await self._complaints(namespace, name, objects),
             remembered=_remembered(raw, names, objects, before),
             provided=await self._provided(cluster),
-            node_addresses=await self._node_addresses(cluster),
+            nodes=await self._places.nodes() if needs_nodes(cluster.spec) else (),
         )
-
-    async def _node_addresses(self, cluster: EtcdCluster) -> tuple[str, ...]:
-        proxy = cluster.spec.proxy
-        return await self._places.node_addresses() if proxy.enabled and proxy.service.type == "NodePort" else ()
 
     async def _provided(self, cluster: EtcdCluster) -> dict[Side, Manifest]:
         """The Secrets with the user's own authorities."""
@@ -178,7 +175,7 @@ class Observer:
             hashes=await self._compare(picture, told),
             remembered=picture.remembered,
             provided=picture.provided,
-            node_addresses=picture.node_addresses,
+            nodes=picture.nodes,
             operator_namespace=self._namespace,
             accepted=accepted,
             refusal=refusal,

@@ -12,7 +12,7 @@ from time import monotonic
 
 import structlog
 
-from etcd_operator.cluster.observation import Nodes, Objects, Place
+from etcd_operator.cluster.observation import Node, Nodes, Objects, Place
 from etcd_operator.cluster.records import annotations, is_terminating
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.kube import Forbidden, Kube, KubeError
@@ -47,8 +47,8 @@ class Places:
         found = await asyncio.gather(*(self._place(names, objects, member, anew=anew) for member in members))
         return {member: place for member, place in zip(members, found, strict=True) if place is not None}
 
-    async def node_addresses(self) -> tuple[str, ...]:
-        """The internal and external addresses of all nodes, sorted; none where there are more than `MOST_NAMED`."""
+    async def nodes(self) -> tuple[Node, ...]:
+        """All nodes that have an address, by name; none where there are more than `MOST_NAMED`."""
         if not self._allowed:
             return ()
         read = lambda: self._kube.list(NODES, None, most=MOST_NAMED + 1)  # noqa: E731
@@ -60,8 +60,7 @@ class Places:
             return ()
         if len(nodes) > MOST_NAMED:
             return ()
-        found = (each for node in nodes for each in node.get("status", {}).get("addresses") or [])
-        return tuple(sorted({each["address"] for each in found if each["type"] in ("InternalIP", "ExternalIP")}))
+        return tuple(sorted((each for each in map(_addresses, nodes) if each.addresses), key=lambda each: each.name))
 
     async def _place(self, names: Names, objects: Objects, member: str, *, anew: bool) -> Place | None:
         pod, claim = objects.pods.get(member), objects.claims.get(names.claim(member))
@@ -153,6 +152,15 @@ def _in_question(names: Names, objects: Objects) -> list[str]:
     pods = {member: objects.pods.get(member) for member in members}
     ill = {member for member, pod in pods.items() if pod is None or is_terminating(pod) or not is_ready(pod)}
     return sorted(ill | abandoned)
+
+
+def _addresses(node: Manifest) -> Node:
+    """Internal addresses first: they are reached from the same network, at no cost and behind no firewall."""
+    told = node.get("status", {}).get("addresses") or []
+    kinds = ("InternalIP", "ExternalIP")
+    found = sorted((each for each in told if each["type"] in kinds), key=lambda each: kinds.index(each["type"]))
+    addresses = tuple(dict.fromkeys(each["address"] for each in found))
+    return Node(name=node["metadata"]["name"], addresses=addresses, ready=_state([node]) is Nodes.READY)
 
 
 def _state(nodes: list[Manifest]) -> Nodes:

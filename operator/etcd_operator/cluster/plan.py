@@ -74,6 +74,7 @@ RULES: tuple[Rule, ...] = (
     old_data_rules.delete_old_data,
     proxy_rules.keep_proxy_right,
     proxy_rules.remove_proxy,
+    proxy_rules.keep_member_services,
     proxy_rules.keep_network_policies,
     client_rules.keep_client_secrets,
     client_rules.hold_for_copies,

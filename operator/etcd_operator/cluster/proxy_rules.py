@@ -19,6 +19,7 @@ from etcd_operator.resources.proxy import (
     proxy_secret,
 )
 from etcd_operator.resources.secrets import content
+from etcd_operator.resources.services import member_services
 
 
 def keep_proxy_right(judged: Judged) -> Plan | None:
@@ -36,6 +37,20 @@ def keep_proxy_right(judged: Judged) -> Plan | None:
         *applies(judged, seen.objects.deployments, [proxy_deployment(plan)]),
         *applies(judged, seen.objects.disruption_budgets, [proxy_disruption_budget(plan)]),
     )
+    return Plan(steps=steps) if steps else None
+
+
+def keep_member_services(judged: Judged) -> Plan | None:
+    """A Service for each member that is to be reached from outside, and none for any other."""
+    plan, live = judged.blueprint, judged.seen.objects.services
+    wanted = member_services(plan)
+    names = {each["metadata"]["name"] for each in wanted}
+    stray = (
+        Delete.of("Service", each, "no member is to be reached by it any more")
+        for name, each in live.items()
+        if plan.names.member_of_service(name) and name not in names and _is_own(judged, each)
+    )
+    steps = (*applies(judged, live, wanted), *stray)
     return Plan(steps=steps) if steps else None
 
 
@@ -68,7 +83,7 @@ def remove_proxy(judged: Judged) -> Plan | None:
     steps = tuple(
         Delete.of(each["kind"], each, "the spec does not ask for it any more")
         for each in _made(judged)
-        if (each["kind"], each["metadata"]["name"]) not in wanted and not is_terminating(each)
+        if (each["kind"], each["metadata"]["name"]) not in wanted
     )
     return Plan(steps=steps) if steps else None
 
@@ -87,6 +102,11 @@ def _made(judged: Judged) -> Iterator[Manifest]:
     )
     for kind, name in places:
         found = kind.get(name)
-        owners = (found or {}).get("metadata", {}).get("ownerReferences") or []
-        if found is not None and any(owner["uid"] == judged.blueprint.uid for owner in owners):
+        if found is not None and _is_own(judged, found):
             yield found
+
+
+def _is_own(judged: Judged, found: Manifest) -> bool:
+    """Whether it goes with this very EtcdCluster, and is not going already."""
+    owners = found["metadata"].get("ownerReferences") or []
+    return any(owner["uid"] == judged.blueprint.uid for owner in owners) and not is_terminating(found)

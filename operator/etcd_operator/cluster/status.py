@@ -10,6 +10,7 @@ from etcd_operator.api import Bootstrap, Condition, Endpoints, EtcdClusterStatus
 from etcd_operator.cluster.conditions import Outcome, Told, available, degraded, pending_changes, progressing, summary
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.members import SeenMember
+from etcd_operator.cluster.outside import external_member_urls, external_urls
 from etcd_operator.cluster.recovery import named_loss, told_recovery
 from etcd_operator.cluster.unwell import unwell
 from etcd_operator.etcd.model import hex_id
@@ -27,6 +28,7 @@ def status(judged: Judged, outcome: Outcome) -> EtcdClusterStatus:
     told = (available(judged), progressing(judged, outcome), degraded(judged, outcome))
     leader = members.leader
     voters = members.voter_count
+    external = external_member_urls(seen, plan.client_scheme, [member.name for member in members.members])
     return EtcdClusterStatus(
         observed_generation=seen.cluster.metadata.generation,
         ready_members=len(members.healthy),
@@ -38,7 +40,7 @@ def status(judged: Judged, outcome: Outcome) -> EtcdClusterStatus:
         quorum=f"{len(members.healthy)}/{voters}",
         tolerated_failures=members.tolerated,
         endpoints=_endpoints(judged),
-        members=tuple(_member(judged, member) for member in members.members),
+        members=tuple(_member(judged, member, external.get(member.name)) for member in members.members),
         pending=pending_changes(judged),
         bootstrap=_bootstrap(judged),
         quorum_lost=named_loss(judged, lost=told[0].reason == "QuorumLost"),
@@ -59,7 +61,7 @@ def _without_drift(told: dict[str, Any]) -> dict[str, Any]:
     return {**told, "members": members}
 
 
-def _member(judged: Judged, member: SeenMember) -> MemberStatus:
+def _member(judged: Judged, member: SeenMember, external: str | None) -> MemberStatus:
     report = member.answer.status if member.answer else None
     leader, count = judged.membership.leader, unwell(judged, member)
     return MemberStatus(
@@ -68,6 +70,7 @@ def _member(judged: Judged, member: SeenMember) -> MemberStatus:
         role=member.role if member.listed else None,
         healthy=True if member.healthy else (False if member.down else None),
         leader=True if leader and leader.name == member.name else None,
+        external=external,
         version=report.version if report else None,
         db_size=Quantity.from_bytes(report.db_size) if report else None,
         db_in_use=Quantity.from_bytes(report.db_size_in_use) if report else None,
@@ -91,7 +94,11 @@ def _endpoints(judged: Judged) -> Endpoints | None:
     plan = judged.blueprint
     if not plan.bootstrapped:
         return None
-    return Endpoints(client=client_endpoints(plan), members=tuple(plan.client_url(member) for member in plan.members))
+    return Endpoints(
+        client=client_endpoints(plan),
+        members=tuple(plan.client_url(member) for member in plan.members),
+        external=external_urls(judged.seen, plan.client_scheme) or None,
+    )
 
 
 def _bootstrap(judged: Judged) -> Bootstrap | None:

@@ -12,6 +12,8 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from etcd_operator.kube import kubeconfig
+
 #: Credentials that were refused are read anew at most this often, in seconds.
 RELOAD_INTERVAL = 5.0
 
@@ -23,11 +25,19 @@ class CredentialsError(Exception):
 class Connection:
     """The address and credentials of an API server, kept fresh: projected tokens change every hour or so."""
 
-    def __init__(self, configuration: Configuration, *, environ: Mapping[str, str], origin: str) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        environ: Mapping[str, str] | None,
+        origin: str,
+        rest: RESTClientObject | None = None,
+    ) -> None:
+        """`environ`: where to look for newer credentials, `None` where there will be none."""
         self._configuration = configuration
         self._environ = environ
         self._loaded_at = time.monotonic()
-        self.rest = RESTClientObject(configuration)
+        self.rest = rest or RESTClientObject(configuration)
         #: Where the credentials came from, for people.
         self.origin = origin
 
@@ -39,6 +49,12 @@ class Connection:
         """
         configuration, origin = await _load(environ)
         return cls(configuration, environ=environ, origin=origin)
+
+    @classmethod
+    def of_kubeconfig(cls, text: bytes, *, origin: str) -> "Connection":
+        """To another cluster, by a kubeconfig that holds all in itself. Raises `KubeconfigError`."""
+        configuration, rest = kubeconfig.configuration(text)
+        return cls(configuration, environ=None, origin=origin, rest=rest)
 
     @property
     def server(self) -> str:
@@ -55,7 +71,7 @@ class Connection:
 
         A reload that fails keeps the old credentials: the file may be half written right now.
         """
-        if time.monotonic() - self._loaded_at < RELOAD_INTERVAL:
+        if self._environ is None or time.monotonic() - self._loaded_at < RELOAD_INTERVAL:
             return False
         self._loaded_at = time.monotonic()
         try:
@@ -74,14 +90,14 @@ async def _load(environ: Mapping[str, str]) -> tuple[Configuration, str]:
     configuration = Configuration()
     # Hundreds of clusters reconcile at once; a small pool would make them wait for each other.
     configuration.connection_pool_maxsize = 64
-    kubeconfig = environ.get("KUBECONFIG")
+    path = environ.get("KUBECONFIG")
     try:
-        if not kubeconfig and environ.get("KUBERNETES_SERVICE_HOST"):
+        if not path and environ.get("KUBERNETES_SERVICE_HOST"):
             load_incluster_config(client_configuration=configuration)
             return configuration, "the pod's service account"
-        kubeconfig = kubeconfig or f"{environ.get('HOME', '')}/.kube/config"
-        await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
+        path = path or f"{environ.get('HOME', '')}/.kube/config"
+        await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-        where = f"KUBECONFIG {kubeconfig}" if kubeconfig else "the pod's service account"
+        where = f"KUBECONFIG {path}" if path else "the pod's service account"
         raise CredentialsError(f"no credentials for the API server in {where}: {error}") from error
-    return configuration, kubeconfig
+    return configuration, path

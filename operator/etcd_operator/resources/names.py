@@ -18,6 +18,8 @@ CLUSTER_LABEL = f"{GROUP}/cluster"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 #: On pods, "true" in the template; the operator sets "false" on a member that proved to be another cluster's.
 SERVING_LABEL = f"{GROUP}/serving"
+#: On pods, set by the StatefulSet controller: their own name.
+POD_NAME = "statefulset.kubernetes.io/pod-name"
 
 #: On StatefulSet and ConfigMap: what was founded, see `cluster.facts`.
 INCARNATION = f"{GROUP}/incarnation"
@@ -198,6 +200,14 @@ class Names:
     def claim(self, member: str) -> str:
         """The PersistentVolumeClaim that the StatefulSet controller makes for a member."""
         return f"data-{member}"
+
+    def member_service(self, member: str) -> str:
+        """The Service by which one member is reached from outside."""
+        return f"{member}-node-port"
+
+    def member_of_service(self, service: str) -> str | None:
+        member = service.removesuffix("-node-port")
+        return member if member != service and self.ordinal(member) is not None else None
 
     def recovery_pod(self, member: str) -> str:
         """The pod that makes a member the only one; no StatefulSet gives a pod such a name."""

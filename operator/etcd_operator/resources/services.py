@@ -1,4 +1,4 @@
-"""The two Services of a cluster: the members' stable names, and the one address that clients learn.
+"""The Services of a cluster: the members' stable names, the one address that clients learn, members from outside.
 
 Pure.
 """
@@ -10,6 +10,7 @@ from etcd_operator.resources.names import (
     HTTP_PORT,
     METRICS_PORT,
     PEER_PORT,
+    POD_NAME,
     SERVING_LABEL,
     Manifest,
     proxy_selector,
@@ -60,6 +61,26 @@ def client_service(blueprint: Blueprint, *, through_proxy: bool = False) -> Mani
             **(ranges if wanted.load_balancer_source_ranges else {}),
         },
     }
+
+
+def member_services(blueprint: Blueprint) -> list[Manifest]:
+    """One for each member, by which it is reached at a port of every node, where the user wants that."""
+    names = blueprint.names
+    if not blueprint.bootstrapped or blueprint.spec.access.members != "NodePort":
+        return []
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": owned_metadata(blueprint, names.member_service(member)),
+            "spec": {
+                "type": "NodePort",
+                "selector": {**selector_labels(names.name), SERVING_LABEL: "true", POD_NAME: member},
+                "ports": [service_port("client", CLIENT_PORT)],
+            },
+        }
+        for member in blueprint.members
+    ]
 
 
 def service_port(name: str, number: int, *, node_port: int | None = None) -> Manifest:

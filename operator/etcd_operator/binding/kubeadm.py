@@ -1,0 +1,230 @@
+"""What to do next about the control plane of a cluster that kubeadm made: one node at a time, the sick one first.
+
+Pure: no clock but `seen.at`. What was done shows in the other cluster: in the static pods, and in the agents, which
+stay when they are done. So there is nothing to remember, and a crash costs at most an agent that changes nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from etcd_operator.agent.plan import Plan, Result
+from etcd_operator.binding import arguments
+from etcd_operator.binding.agent_pod import CONTAINER, PLAN_DIGEST, agent_name, plan_digest
+from etcd_operator.binding.observation import ControlPlaneNode, Seen
+from etcd_operator.binding.rules import Obstacle
+from etcd_operator.binding.status import is_ready
+from etcd_operator.binding.wiring import (
+    AUTHORITY,
+    BOUND_BY,
+    ORIGINAL,
+    Wiring,
+    annotations,
+    external_servers,
+    noted_flags,
+)
+from etcd_operator.resources.names import Manifest
+
+#: How long a node is left alone after its agent failed, by what it told; all others longer.
+_AGAIN = {
+    "EndpointUnreachable": timedelta(seconds=30),
+    "DifferentData": timedelta(minutes=1),
+    "WritesNotStopped": timedelta(minutes=1),
+    "DataUnknown": timedelta(minutes=1),
+}
+_MUCH_LATER = timedelta(minutes=10)
+#: How long the kubelet may take to tell of a static pod that it has started already.
+_LAG = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartAgent:
+    """Change a node's manifest."""
+
+    node: str
+    plan: Plan
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropAgent:
+    """Take an agent away, so that another one can start; drifted: what it had done was undone by somebody."""
+
+    node: str
+    pod: Manifest
+    drifted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropSecret:
+    """Take away what an agent that ended was told."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """Something is under way; the message says what."""
+
+    message: str
+
+
+Move = StartAgent | DropAgent | DropSecret | Wait | Obstacle
+
+
+def move(seen: Seen, wanted: Wiring) -> Move | None:
+    """The next step that wires the nodes, `None` when all are. Raises `UnreadableArgumentsError`."""
+    files = dict(seen.access) if wanted.authority else {}
+    files = {name: files[name] for name in ("ca.crt", "tls.crt", "tls.key") if name in files}
+    return _next(seen, {node.name: _plan(seen, node, wanted) for node in seen.nodes}, files)
+
+
+def move_back(seen: Seen) -> Move | None:
+    """The next step that gives the nodes their former arguments again, `None` when all have them.
+
+    Raises `UnreadableArgumentsError`, and ValueError for a note that somebody spoiled.
+    """
+    plans = {
+        node.name: Plan(
+            flags=noted_flags(noted[ORIGINAL]),
+            annotations=dict.fromkeys((ORIGINAL, BOUND_BY, AUTHORITY)),
+            before=_flags(seen, node),
+            check=False,
+        )
+        for node in seen.nodes
+        if (noted := annotations(node.api_server or {})).get(BOUND_BY) == seen.identity and ORIGINAL in noted
+    }
+    return _next(seen, plans, {})
+
+
+def is_wired(seen: Seen, node: ControlPlaneNode, flags: Mapping[str, str | None], authority: str) -> bool:
+    """Whether the node's API server runs with these arguments, from this binding."""
+    if node.api_server is None:
+        return False
+    told, noted = _flags(seen, node), annotations(node.api_server)
+    as_told = all(told.get(flag) == value for flag, value in flags.items())
+    return as_told and noted.get(BOUND_BY) == seen.identity and noted.get(AUTHORITY, "") == authority
+
+
+def _flags(seen: Seen, node: ControlPlaneNode) -> dict[str, str]:
+    container = seen.container_of(node.api_server) if node.api_server else None
+    return arguments.flags(container) if container else {}
+
+
+def _plan(seen: Seen, node: ControlPlaneNode, wanted: Wiring) -> Plan:
+    before, noted = _flags(seen, node), annotations(node.api_server or {})
+    original = json.dumps({flag: before.get(flag) for flag in wanted.flags}, sort_keys=True)
+    former = noted.get(ORIGINAL, original) if noted.get(BOUND_BY) == seen.identity else original
+    assert seen.cluster is not None
+    return Plan(
+        flags=dict(wanted.flags),
+        annotations={ORIGINAL: former, BOUND_BY: seen.identity, AUTHORITY: wanted.authority or None},
+        before=before,
+        ours=tuple(sorted(external_servers(seen.cluster))),
+        accept_different_data=seen.binding.spec.accept_different_data,
+    )
+
+
+def _next(seen: Seen, plans: Mapping[str, Plan], files: Mapping[str, bytes]) -> Move | None:
+    """The step for whichever node is due; a node that is down is passed over, and holds no other up."""
+    digests = {name: plan_digest(plan, files) for name, plan in plans.items()}
+    alive = [node for node in seen.nodes if node.ready]
+    for node in alive:
+        if node.agent is not None and (busy := _agent(seen, node, node.agent, digests.get(node.name, ""))):
+            return busy
+    unsettled = [node for node in seen.nodes if node.name in plans and not _settled(seen, node, plans, digests)]
+    sick = [node.name for node in alive if not is_ready(node.api_server)]
+    for node in sorted(unsettled, key=lambda each: (not each.ready, each.name not in sick)):
+        if not node.ready:
+            return Wait(message=f"node {node.name} is not ready")
+        if others := [name for name in sick if name != node.name]:
+            return Wait(message=f"the API server on {others[0]} is not ready: one at a time")
+        return _renew(seen, node, plans[node.name], files)
+    return None
+
+
+def _renew(seen: Seen, node: ControlPlaneNode, plan: Plan, files: Mapping[str, bytes]) -> Move:
+    """Have an agent do what the node needs; one that did just that before is waited for, or was undone."""
+    if node.agent is None:
+        return StartAgent(node=node.name, plan=plan, files=files)
+    did_it = annotations(node.agent).get(PLAN_DIGEST) == plan_digest(plan, files)
+    ended = _ended(node.agent)
+    if did_it and ended and seen.at - ended[0] < _LAG:
+        return Wait(message=f"node {node.name} has yet to tell of its new API server")
+    return DropAgent(node=node.name, pod=node.agent, drifted=did_it)
+
+
+def _agent(seen: Seen, node: ControlPlaneNode, pod: Manifest, digest: str) -> Move | None:
+    """What an agent that is there has to say; `None` once it is done, and nothing of it is in the way."""
+    name, ended = agent_name(node.name), _ended(pod)
+    if ended is None:
+        if pod["metadata"].get("deletionTimestamp") or pod.get("status", {}).get("phase") != "Pending":
+            return Wait(message=f"pod {name} in kube-system works on node {node.name}")
+        if _digest(pod) != digest:
+            return DropAgent(node=node.name, pod=pod)  # it has not begun, and is to do something else now
+        return Wait(message=f"pod {name} in kube-system is to start on node {node.name}{_why(pod)}")
+    if name in (seen.control_plane.secrets if seen.control_plane else ()):
+        return DropSecret(name=name)
+    at, result = ended
+    if result is not None and result.succeeded:
+        return None
+    reason = result.reason if result else "Failed"
+    if _digest(pod) != digest or seen.at - at >= _AGAIN.get(reason, _MUCH_LATER):
+        return DropAgent(node=node.name, pod=pod)
+    told = result.message if result else f"pod {name} in kube-system failed: {_said(pod)}"
+    return Obstacle(
+        reason=reason,
+        summary=f"Node {node.name}: {reason}",
+        message=f"node {node.name}: {told}",
+        waits=reason == "EndpointUnreachable",
+    )
+
+
+def _settled(seen: Seen, node: ControlPlaneNode, plans: Mapping[str, Plan], digests: Mapping[str, str]) -> bool:
+    plan, pod = plans[node.name], node.agent
+    if pod is None or _digest(pod) != digests[node.name]:
+        return False
+    return is_wired(seen, node, plan.flags, plan.annotations.get(AUTHORITY) or "")
+
+
+def _ended(pod: Manifest) -> tuple[datetime, Result | None] | None:
+    """When an agent ended and what it told; `None` while it has not. Also of one that was ended, or never began."""
+    status = pod.get("status", {})
+    if status.get("phase") not in ("Succeeded", "Failed"):
+        return None
+    for container in status.get("containerStatuses") or ():
+        ended = container.get("state", {}).get("terminated")
+        if container["name"] == CONTAINER and ended:
+            at = ended.get("finishedAt") or pod["metadata"]["creationTimestamp"]
+            return datetime.fromisoformat(at), _result(ended.get("message", ""))
+    return datetime.fromisoformat(status.get("startTime") or pod["metadata"]["creationTimestamp"]), None
+
+
+def _result(message: str) -> Result | None:
+    try:
+        return Result.parse(message)
+    except ValueError:
+        return None
+
+
+def _said(pod: Manifest) -> str:
+    """Whatever Kubernetes has of an agent that told nothing itself."""
+    status = pod.get("status", {})
+    for container in status.get("containerStatuses") or ():
+        ended = container.get("state", {}).get("terminated") or {}
+        if ended.get("message") or ended.get("reason"):
+            return str(ended.get("message") or ended["reason"]).strip()[-500:]
+    return str(status.get("message") or status.get("reason") or "it told nothing")
+
+
+def _why(pod: Manifest) -> str:
+    for container in pod.get("status", {}).get("containerStatuses") or ():
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f": {waiting['reason']} {waiting.get('message', '')}".rstrip()
+    return ""
+
+
+def _digest(pod: Manifest) -> str:
+    return annotations(pod).get(PLAN_DIGEST, "")

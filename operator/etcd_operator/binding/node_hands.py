@@ -1,0 +1,44 @@
+"""Carrying out what the control plane of another cluster needs.
+
+I/O with that cluster; decides nothing.
+"""
+
+from etcd_operator.binding.agent_pod import KUBE_SYSTEM, agent_pod, agent_secret
+from etcd_operator.binding.control_plane import ControlPlanes
+from etcd_operator.binding.kubeadm import DropAgent, DropSecret, StartAgent
+from etcd_operator.binding.observation import Seen, Unreachable
+from etcd_operator.kube import Kube, Manifest, Unavailable
+from etcd_operator.kube.resources import CONFIGMAPS, PODS, SECRETS
+
+
+class NodeHands:
+    """What a binding's rounds may write in the cluster that it names."""
+
+    def __init__(self, planes: ControlPlanes) -> None:
+        self._planes = planes
+
+    async def carry_out(self, seen: Seen, step: StartAgent | DropAgent | DropSecret) -> None:
+        """One step; raises `Conflict` where somebody was faster, and other `KubeError`s."""
+        kube = await self._kube(seen)
+        match step:
+            case StartAgent(node=node, plan=plan, files=files):
+                await kube.apply(agent_secret(node, plan, files))
+                await kube.create(agent_pod(node, plan, files, binding=seen.identity, image=seen.agent_image))
+            case DropAgent(pod=pod):
+                metadata = pod["metadata"]
+                await kube.delete(PODS, KUBE_SYSTEM, metadata["name"], uid=metadata["uid"])
+            case DropSecret(name=name):
+                await kube.delete(SECRETS, KUBE_SYSTEM, name)
+
+    async def configure(self, seen: Seen, patch: Manifest) -> None:
+        """Patch what kubeadm knows; raises `Conflict` when it was edited since it was read."""
+        assert seen.control_plane is not None
+        assert seen.control_plane.configuration is not None
+        name = seen.control_plane.configuration["metadata"]["name"]
+        await (await self._kube(seen)).patch(CONFIGMAPS, KUBE_SYSTEM, name, patch, kind="merge")
+
+    async def _kube(self, seen: Seen) -> Kube:
+        kube = await self._planes.client(seen.binding)
+        if isinstance(kube, Unreachable):
+            raise Unavailable(status=0, reason=kube.reason, message=kube.message)
+        return kube
