@@ -13,7 +13,8 @@ import structlog
 from etcd_operator.binding import rules, wiring
 from etcd_operator.binding.act import FINALIZER, Hands, NotOursError
 from etcd_operator.binding.arguments import UnreadableArgumentsError
-from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.comparison import Comparison
+from etcd_operator.binding.observation import Seen
 from etcd_operator.binding.observe import Observer
 from etcd_operator.binding.owners import manager_of_arguments
 from etcd_operator.binding.rules import Obstacle
