@@ -2,7 +2,8 @@
 
 import pytest
 
-from etcd_operator.binding.observe import _endpoint, _identity, _selector
+from etcd_operator.binding.content import endpoint_of
+from etcd_operator.binding.observe import _identity, _selector
 from etcd_operator.etcd.errors import EtcdError
 
 ACCESS = {"ca.crt": b"ca", "tls.crt": b"cert", "tls.key": b"key"}
@@ -24,14 +25,14 @@ def test_an_etcd_without_tls_asks_for_no_certificate() -> None:
     ],
 )
 def test_addresses_are_read_as_etcd_clients_do(server: str, address: str, encrypted: bool) -> None:
-    endpoint = _endpoint(server, _identity(ACCESS))
+    endpoint = endpoint_of(server, _identity(ACCESS))
     assert (endpoint.address, bool(endpoint.tls)) == (address, encrypted)
 
 
 @pytest.mark.parametrize("server", ["https://[::1", "https://h:port", "https://h:99999", "https://"])
 def test_what_is_no_address_is_told(server: str) -> None:
     with pytest.raises(EtcdError, match="is no address") as refused:
-        _endpoint(server, None)
+        endpoint_of(server, None)
     assert refused.value.kind == "unreachable"
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from etcd_operator.api import ApiServerBinding, ApiServerBindingStatus, EtcdCluster
 from etcd_operator.binding import rules, wiring
+from etcd_operator.binding.comparison import Comparison, Content
 from etcd_operator.binding.files import FileSource, file_source
-from etcd_operator.binding.observation import Comparison, Content, Rival, Seen
+from etcd_operator.binding.observation import Rival, Seen
 from etcd_operator.binding.owners import manager_of_arguments
 from etcd_operator.binding.status import as_json, has_changed, instances, status, verdict
 from etcd_operator.resources.names import Manifest

@@ -10,8 +10,8 @@ from etcd_operator.cluster.observation import Objects
 from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Kube, Resource
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.resources.names import Manifest
-from etcd_operator.runtime.agent_image import AgentImage
 from support.builders import EARLIER, UID, edited, observation, pod, without
 
 

@@ -1,4 +1,4 @@
-"""Programs that run in pods of their own beside etcd, from the operator's image.
+"""Programs that run in pods of their own, from the operator's image: beside etcd, and on control-plane nodes.
 
-They know nothing of Kubernetes, take all they need as arguments, and import nothing of the operator.
+They know nothing of Kubernetes' API and take all they need as arguments and files.
 """

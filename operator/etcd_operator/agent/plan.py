@@ -120,9 +120,8 @@ class Result(_Told):
     def to_json(self) -> str:
         """At most `LONGEST_RESULT` bytes: the message is cut where it has to be."""
         text, message = super().to_json(), self.message
-        while (excess := len(text.encode()) - LONGEST_RESULT) > 0:
-            # JSON writes a character as up to six bytes: half of what is left always gets there.
-            message = message[: min(len(message) - excess, len(message) // 2) if excess < len(message) else 0]
+        while len(text.encode()) > LONGEST_RESULT and message:
+            message = message[: len(message) * 9 // 10]
             text = _Told.to_json(self.model_copy(update={"message": f"{message}…"}))
         return text
 

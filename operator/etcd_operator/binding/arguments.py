@@ -8,6 +8,7 @@ plain word behind a flag that is not known here is its value. A value that begin
 for a flag; that it looks like `--etcd-servers=...` is too absurd to count.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ ETCD_FLAGS = frozenset(
 #: The StringSlices among them: given twice, they hold the values of both (pflag's string_slice.go, `Set`).
 LISTS = frozenset({"etcd-servers", "etcd-servers-overrides"})
 PROGRAM = "kube-apiserver"
+#: kube-apiserver's own, where --etcd-prefix is not given.
+DEFAULT_PREFIX = "/registry"
 
 #: A shell with a `-c` among its options, some of which (`-o pipefail`) have a word of their own behind them.
 _SHELL = re.compile(r"(?:^|[\s/])(?:a|ba|da|k|z)?sh (?:[-+]\S*o \w+ |[-+]\S+ )*-[a-zA-Z]*c[a-zA-Z]* ")
@@ -87,6 +90,17 @@ def overrides(container: Manifest) -> str | None:
     Raises `UnreadableArgumentsError`.
     """
     return flags(container).get("etcd-servers-overrides") or None
+
+
+def current(container: Manifest) -> tuple[str, str]:
+    """The servers and the prefix that a container's arguments name. Raises `UnreadableArgumentsError`."""
+    told = flags(container)
+    return told.get("etcd-servers", ""), normal_prefix(told.get("etcd-prefix", DEFAULT_PREFIX))
+
+
+def normal_prefix(prefix: str) -> str:
+    """As kube-apiserver takes it (`path.Join`, etcd3/store.go in k8s.io/apiserver): `/registry` without more."""
+    return posixpath.normpath(f"/{prefix.strip('/')}")
 
 
 def changed(container: Manifest, wanted: Mapping[str, str | None]) -> Manifest:

@@ -3,17 +3,105 @@
 I/O with etcd, no judgement.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from etcd_operator.binding.observation import Content
+from etcd_operator.binding.arguments import normal_prefix
+from etcd_operator.binding.comparison import Comparison, Content
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint
+from etcd_operator.etcd.model import Endpoint, TLSIdentity
 
 #: Keys a page: an object is some kilobytes, and an answer may have 16 MiB.
 PAGE = 200
 _NO_ANSWER = frozenset({"timeout", "refused", "unreachable", "tls", "unavailable"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """One of two etcds as an API server is told of it: addresses in --etcd-servers, its certificate, its prefix.
+
+    tls: `None` where no address is encrypted.
+    """
+
+    servers: tuple[str, ...]
+    tls: TLSIdentity | None
+    prefix: str
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Its members; raises `EtcdError` for what is no address."""
+        return tuple(endpoint_of(server, self.tls) for server in self.servers)
+
+
+def split_servers(value: str) -> tuple[str, ...]:
+    """The addresses in the value of --etcd-servers."""
+    return tuple(server.strip() for server in value.split(",") if server.strip())
+
+
+def endpoint_of(server: str, identity: TLSIdentity | None) -> Endpoint:
+    """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it; raises `EtcdError`."""
+    try:
+        parts = urlsplit(server if "://" in server else f"http://{server}")
+        host, port = parts.hostname, parts.port or 2379
+    except ValueError:
+        host = None
+    if not host:
+        raise EtcdError("unreachable", f"{server} is no address")
+    host = f"[{host}]" if ":" in host else host
+    return Endpoint(address=f"{host}:{port}", tls=identity if parts.scheme == "https" else None)
+
+
+async def answers(etcd: EtcdClient, side: Side) -> dict[str, str]:
+    """Of each address, why its certificate does not read there below its prefix; empty where it does."""
+
+    async def ask(server: str) -> str:
+        try:
+            await etcd.get(endpoint_of(server, side.tls), f"{side.prefix}/".encode())
+        except EtcdError as error:
+            return error.message
+        return ""
+
+    told = await asyncio.gather(*(ask(server) for server in side.servers))
+    return dict(zip(side.servers, told, strict=True))
+
+
+async def compare(etcd: EtcdClient, *, present: Side, wanted: Side, longest: float) -> Comparison:
+    """What the etcd of now holds beside what the wanted one does; longest: seconds that reading both may take."""
+    servers = ",".join(present.servers)
+    try:
+        old, new = present.endpoints, wanted.endpoints
+        same = await is_one_etcd(etcd, old, new)
+        if same and normal_prefix(present.prefix) == normal_prefix(wanted.prefix):
+            return Comparison(servers=servers, same_etcd=True)
+        async with asyncio.timeout(longest):
+            _, held = await first_content(etcd, new, wanted.prefix)
+            endpoint, before = await first_content(etcd, old, present.prefix)
+            moving = await revision(etcd, endpoint) != before.revision
+        return Comparison(servers=servers, before=before, wanted=held, moving=moving)
+    except TimeoutError:
+        return Comparison(servers=servers, problem=f"reading it takes longer than {longest:.0f} s")
+    except EtcdError as error:
+        return Comparison(servers=servers, problem=error.message)
+
+
+async def is_one_etcd(etcd: EtcdClient, old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
+    """Whether both are members of one cluster, by etcd's cluster ID; raises `EtcdError`."""
+    ids = []
+    for side in (old, new):
+        failure: EtcdError | None = None
+        for endpoint in side:
+            try:
+                ids.append((await etcd.status(endpoint)).cluster_id)
+                break
+            except EtcdError as error:
+                failure = error
+        else:
+            raise failure or EtcdError("unreachable", "no address is given")
+    return ids[0] == ids[1]
 
 
 async def content(etcd: EtcdClient, endpoint: Endpoint, prefix: str) -> Content:

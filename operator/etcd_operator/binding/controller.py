@@ -13,11 +13,12 @@ import structlog
 from etcd_operator.binding import kubeadm, rules, wiring
 from etcd_operator.binding.act import FINALIZER, Hands, NotOursError
 from etcd_operator.binding.arguments import UnreadableArgumentsError
+from etcd_operator.binding.comparison import Comparison
 from etcd_operator.binding.control_plane import ControlPlanes
 from etcd_operator.binding.kubeadm import DropAgent, DropSecret, StartAgent, Wait
 from etcd_operator.binding.kubeadm_config import configured, restored
 from etcd_operator.binding.node_hands import NodeHands
-from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.observation import Seen
 from etcd_operator.binding.observe import Observer
 from etcd_operator.binding.owners import manager_of_arguments
 from etcd_operator.binding.rules import Obstacle
@@ -25,7 +26,7 @@ from etcd_operator.binding.status import has_changed, instances, status, status_
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Invalid, Kube, NotFound
-from etcd_operator.runtime.agent_image import AgentImage
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 

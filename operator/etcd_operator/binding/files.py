@@ -21,11 +21,11 @@ class FileSource:
 
 def file_source(pod: Manifest, container: Manifest, path: str) -> FileSource | None:
     """Where the file at that path comes from, by a pod's spec; `None` for what no Secret or ConfigMap holds."""
-    below = [each for each in container.get("volumeMounts", ()) if _relative(each["mountPath"], path) is not None]
+    below = [each for each in container.get("volumeMounts", ()) if relative_path(each["mountPath"], path) is not None]
     if not below:
         return None
     mount = max(below, key=lambda each: len(each["mountPath"]))  # the innermost hides the others
-    relative = _relative(mount["mountPath"], path) or ""
+    relative = relative_path(mount["mountPath"], path) or ""
     relative = posixpath.normpath(posixpath.join(mount.get("subPath", ""), relative))
     volume: Manifest = next((each for each in pod.get("volumes", ()) if each["name"] == mount["name"]), {})
     for source in (volume, *volume.get("projected", {}).get("sources", ())):
@@ -35,12 +35,12 @@ def file_source(pod: Manifest, container: Manifest, path: str) -> FileSource | N
     return None
 
 
-def _relative(folder: str, path: str) -> str | None:
+def relative_path(folder: str, path: str) -> str | None:
     """The path below the folder, empty for the folder itself; `None` outside of it."""
     relative = posixpath.relpath(posixpath.normpath(path), posixpath.normpath(folder))
-    if relative == "..":
+    if relative == ".." or relative.startswith("../"):
         return None
-    return None if relative.startswith("../") else relative.removeprefix(".")
+    return "" if relative == "." else relative
 
 
 def _in_source(source: Manifest, path: str) -> FileSource | None:

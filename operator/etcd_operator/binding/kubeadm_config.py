@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from etcd_operator.binding.wiring import DEFAULT_PREFIX, ORIGINAL, Wiring, annotations
+from etcd_operator.binding.arguments import DEFAULT_PREFIX
+from etcd_operator.binding.wiring import ORIGINAL, Wiring, annotations
 from etcd_operator.resources.names import Manifest
 
 _KEY = "ClusterConfiguration"

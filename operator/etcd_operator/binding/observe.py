@@ -8,19 +8,19 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from etcd_operator.api import ApiServerBinding, EtcdCluster
-from etcd_operator.binding import arguments, wiring
-from etcd_operator.binding.content import first_content, revision
+from etcd_operator.binding import arguments, content, wiring
+from etcd_operator.binding.comparison import Comparison
+from etcd_operator.binding.content import Side, split_servers
 from etcd_operator.binding.control_plane import ControlPlanes
 from etcd_operator.binding.files import FileSource, file_source
-from etcd_operator.binding.observation import Comparison, Rival, Seen, Unreachable
+from etcd_operator.binding.observation import Rival, Seen, Unreachable
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, TLSIdentity
+from etcd_operator.etcd.model import TLSIdentity
 from etcd_operator.kube import Forbidden, Kube, Manifest, NotFound, Resource
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.kube.resources import (
     APISERVERBINDINGS,
     CONFIGMAPS,
@@ -33,7 +33,6 @@ from etcd_operator.kube.resources import (
 )
 from etcd_operator.resources.names import Names
 from etcd_operator.resources.secrets import content as secret_content
-from etcd_operator.runtime.agent_image import AgentImage
 
 #: The Service of Kubernetes' own API server (k8s.io/kubernetes, pkg/controlplane/controller/kubernetesservice).
 _HOST_SERVICE = {"kubernetes.io/service-name": "kubernetes"}
@@ -95,57 +94,23 @@ class Observer:
 
     async def answers(self, seen: Seen, wanted: Wiring) -> dict[str, str]:
         """Of each address, why the API server's certificate does not read there; empty where it does."""
-        endpoints = {server: _endpoint(server, _identity(seen.access)) for server in wanted.servers}
-
-        async def ask(endpoint: Endpoint) -> str:
-            try:
-                await self._etcd.get(endpoint, f"{seen.binding.spec.prefix}/".encode())
-            except EtcdError as error:
-                return error.message
-            return ""
-
-        told = await asyncio.gather(*(ask(endpoint) for endpoint in endpoints.values()))
-        return dict(zip(endpoints, told, strict=True))
+        return await content.answers(self._etcd, _wanted_side(seen, wanted))
 
     async def comparison(self, seen: Seen, wanted: Wiring) -> Comparison:
         """What the API server's etcd of now holds beside what the wanted one does."""
         assert seen.workload is not None
         assert seen.container is not None
-        servers, prefix = wiring.current(seen.container)
-        before = [server.strip() for server in servers.split(",") if server.strip()]
+        servers, prefix = arguments.current(seen.container)
+        before = split_servers(servers)
         try:
             identity = await self._present_identity(seen) if any("https://" in each for each in before) else None
-            old = [_endpoint(server, identity) for server in before]
-            new = [_endpoint(server, _identity(seen.access)) for server in wanted.servers]
-            same = await self._is_one_etcd(old, new)
-            if same and prefix == wiring.normal_prefix(seen.binding.spec.prefix):
-                return Comparison(servers=servers, same_etcd=True)
-            async with asyncio.timeout(LONGEST_READ):
-                held = await first_content(self._etcd, new, seen.binding.spec.prefix)
-                endpoint, present = await first_content(self._etcd, old, prefix)
-                moving = await revision(self._etcd, endpoint) != present.revision
-            return Comparison(servers=servers, before=present, wanted=held[1], moving=moving)
-        except TimeoutError:
-            return Comparison(servers=servers, problem=f"reading it takes longer than {LONGEST_READ:.0f} s")
-        except EtcdError as error:
-            return Comparison(servers=servers, problem=error.message)
         except _UnreadableFileError as error:
             return Comparison(servers=servers, problem=str(error))
-
-    async def _is_one_etcd(self, old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
-        """Whether both are members of one cluster, by etcd's cluster ID."""
-        ids = []
-        for side in (old, new):
-            failure: EtcdError | None = None
-            for endpoint in side:
-                try:
-                    ids.append((await self._etcd.status(endpoint)).cluster_id)
-                    break
-                except EtcdError as error:
-                    failure = error
-            else:
-                raise failure or EtcdError("unreachable", "no address is given")
-        return ids[0] == ids[1]
+        present = Side(servers=before, tls=identity, prefix=prefix)
+        compared = await content.compare(
+            self._etcd, present=present, wanted=_wanted_side(seen, wanted), longest=LONGEST_READ
+        )
+        return replace(compared, servers=servers)
 
     async def _present_identity(self, seen: Seen) -> TLSIdentity:
         """The certificate that the API server uses now, by its arguments and its volumes."""
@@ -241,17 +206,8 @@ def _identity(access: Mapping[str, bytes]) -> TLSIdentity | None:
     return TLSIdentity(ca=access["ca.crt"], cert=access["tls.crt"], key=access["tls.key"])
 
 
-def _endpoint(server: str, identity: TLSIdentity | None) -> Endpoint:
-    """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it; raises `EtcdError`."""
-    try:
-        parts = urlsplit(server if "://" in server else f"http://{server}")
-        host, port = parts.hostname, parts.port or 2379
-    except ValueError:
-        host = None
-    if not host:
-        raise EtcdError("unreachable", f"{server} is no address")
-    host = f"[{host}]" if ":" in host else host
-    return Endpoint(address=f"{host}:{port}", tls=identity if parts.scheme == "https" else None)
+def _wanted_side(seen: Seen, wanted: Wiring) -> Side:
+    return Side(servers=wanted.servers, tls=_identity(seen.access), prefix=seen.binding.spec.prefix)
 
 
 def _selector(selector: Manifest) -> str:

@@ -10,7 +10,8 @@ from etcd_operator.api import ApiServerBinding
 from etcd_operator.binding import arguments, wiring
 from etcd_operator.binding.agent_pod import BINDING
 from etcd_operator.binding.arguments import UnreadableArgumentsError
-from etcd_operator.binding.observation import Comparison, Seen
+from etcd_operator.binding.comparison import Comparison
+from etcd_operator.binding.observation import Seen
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.resources.names import Manifest
 
@@ -49,10 +50,10 @@ def needs_comparison(seen: Seen) -> bool:
     """Whether the API server uses something else now than this EtcdCluster below that prefix. Raises as `current`."""
     if seen.container is None or seen.cluster is None:
         return False
-    servers, prefix = wiring.current(seen.container)
+    servers, prefix = arguments.current(seen.container)
     named = [server for server in servers.split(",") if server.strip()]
     ours = all(wiring.is_ours(server, seen.cluster) for server in named)
-    return bool(named) and not (ours and prefix == wiring.normal_prefix(seen.binding.spec.prefix))
+    return bool(named) and not (ours and prefix == arguments.normal_prefix(seen.binding.spec.prefix))
 
 
 def target_name(binding: ApiServerBinding) -> str:
@@ -161,7 +162,7 @@ def runs_with_it(seen: Seen) -> bool:
 
 
 def _overlap(one: str, other: str) -> bool:
-    first, second = (f"{wiring.normal_prefix(each).rstrip('/')}/" for each in (one, other))
+    first, second = (f"{arguments.normal_prefix(each).rstrip('/')}/" for each in (one, other))
     return first.startswith(second) or second.startswith(first)
 
 
@@ -346,7 +347,7 @@ _RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
 def _unreachable(seen: Seen, wanted: Wiring, answers: Mapping[str, str]) -> Obstacle | None:
     """All must answer before the API server is sent there; one is enough to follow an etcd that it uses already."""
     silent = {server: problem for server, problem in answers.items() if problem}
-    follows = not needs_comparison(seen) and seen.container is not None and bool(wiring.current(seen.container)[0])
+    follows = not needs_comparison(seen) and seen.container is not None and bool(arguments.current(seen.container)[0])
     if not silent or (follows and len(silent) < len(answers)):
         return None
     told = "; ".join(f"{server}: {problem}" for server, problem in sorted(silent.items()))

@@ -5,7 +5,6 @@ Pure. Says nothing of whether it may be done; see `rules`.
 
 import hashlib
 import json
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -31,8 +30,6 @@ BOUND_BY = f"{GROUP}/bound-by"
 WIRED = f"{GROUP}/etcd-wiring"
 
 _FILES = {"etcd-cafile": "ca.crt", "etcd-certfile": "tls.crt", "etcd-keyfile": "tls.key"}
-#: kube-apiserver's own, where --etcd-prefix is not given.
-DEFAULT_PREFIX = "/registry"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,17 +152,6 @@ def external_servers(cluster: EtcdCluster) -> frozenset[str]:
     told = cluster.status.endpoints
     members = (member.external for member in cluster.status.members)
     return frozenset(url for url in (*((told and told.external) or ()), *members) if url)
-
-
-def current(container: Manifest) -> tuple[str, str]:
-    """The servers and the prefix that a container's arguments name. Raises `UnreadableArgumentsError`."""
-    told = arguments.flags(container)
-    return told.get("etcd-servers", ""), normal_prefix(told.get("etcd-prefix", DEFAULT_PREFIX))
-
-
-def normal_prefix(prefix: str) -> str:
-    """As kube-apiserver takes it (`path.Join`, etcd3/store.go in k8s.io/apiserver): `/registry` without more."""
-    return posixpath.normpath(f"/{prefix.strip('/')}")
 
 
 def wiring_patch(seen: Seen, wanted: Wiring) -> Manifest | None:

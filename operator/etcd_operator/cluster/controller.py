@@ -29,11 +29,11 @@ from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
 from etcd_operator.etcd.model import Answer
 from etcd_operator.kube import Conflict, EventRecorder, Forbidden, Kube, KubeError, NotFound
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.kube.domain import cluster_domain
 from etcd_operator.kube.errors import Fenced
 from etcd_operator.pki import PKIError
 from etcd_operator.resources.names import Manifest
-from etcd_operator.runtime.agent_image import AgentImage
 from etcd_operator.runtime.controller import Key, Result
 from etcd_operator.runtime.settings import Settings
 

@@ -27,6 +27,7 @@ from etcd_operator.etcd.handshake import shake_hands
 from etcd_operator.etcd.model import AlarmKind, Answer, Endpoint, Handshake, KeyHash
 from etcd_operator.etcd.probe import ask, compare
 from etcd_operator.kube import Kube, Resource
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.kube.resources import (
     CONFIGMAPS,
     DEPLOYMENTS,
@@ -51,7 +52,6 @@ from etcd_operator.resources.names import (
     Names,
 )
 from etcd_operator.resources.secrets import Side, content
-from etcd_operator.runtime.agent_image import AgentImage
 
 #: Seconds for one question to a member, and for a whole round with its second tries: together with the pace of a
 #: resting cluster they bound how long a member can hang unnoticed, which is to stay under ten seconds.

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from etcd_operator.kube import Forbidden, Kube, Unavailable
+from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.resources.names import Manifest
-from etcd_operator.runtime.agent_image import AgentImage
 
 OWN: Manifest = {"spec": {"containers": [{"name": "mesh", "image": "mesh:1"}, {"name": "operator", "image": "mine:2"}]}}
 

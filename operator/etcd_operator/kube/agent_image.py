@@ -5,7 +5,8 @@ Reads only, and only when such a program is needed. Outside of a pod nothing is 
 
 import structlog
 
-from etcd_operator.kube import Kube, KubeError
+from etcd_operator.kube.client import Kube
+from etcd_operator.kube.errors import KubeError
 from etcd_operator.kube.resources import PODS
 
 log = structlog.get_logger(__name__)
