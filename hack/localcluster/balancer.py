@@ -32,7 +32,7 @@ START_TIMEOUT = 20.0
 # A client that is connected to a dead one would wait for minutes: it is disconnected when the server is taken out.
 CONFIG = """\
 global
-    log stdout format raw daemon notice
+    log stdout format timed daemon notice
     maxconn 4000
     nbthread 1
     uid {user}

@@ -73,7 +73,8 @@ def list_clusters() -> None:
     for found in state.find_all():
         if balanced := balancer.of(found):
             wrong = balancer.ailments(balanced, plugged)
-            rows.append((found.name, balanced.name, balanced.address, "; ".join(wrong) or "running"))
+            condition = wrong[0].removeprefix(f"{balanced.name} ") if wrong else "running"
+            rows.append((found.name, balanced.name, balanced.address, condition))
         rows += [(found.name, node.name, node.address, _condition(node, plugged)) for node in machines.nodes_of(found)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
