@@ -215,6 +215,8 @@ class Cluster:
             with progress.step(f"Setting up the control plane on {first.name}", estimate=8):
                 kubeadm.init(first)
                 kubeadm.write_kubeconfig(first, self.kubeconfig)
+                if self.state.etcd_servers:
+                    external_etcd.end_former_life(self.kubectl, self.nodes, since)
         others = [node for node in others if not node.is_member]
         self._join_control_planes([node for node in others if node.is_control_plane], progress)
         with progress.step("Waiting until nodes, DNS and storage are ready", estimate=8):
@@ -262,12 +264,13 @@ class Cluster:
         _each(nodes, lambda node: [imagestore.load(archive, node) for archive in archives])
 
     def _join_control_planes(self, fresh: list[Node], progress: Progress) -> None:
-        """One after the other: etcd takes one new member at a time, and so do the machine's processors."""
+        """At once with an etcd outside, else one after the other: etcd takes one new member at a time."""
         if fresh:
             invitation = self._invite(fresh)
-            for node in fresh:
-                with progress.step(f"Setting up another control plane on {node.name}", estimate=10):
-                    kubeadm.join(node, invitation)
+            for nodes in [fresh] if self.state.etcd_servers else [[node] for node in fresh]:
+                names = " and ".join(node.name for node in nodes)
+                with progress.step(f"Setting up another control plane on {names}", estimate=18):
+                    _each(nodes, lambda node: kubeadm.join(node, invitation))
 
     def _join(self, fresh: list[Node]) -> None:
         if fresh:
@@ -275,9 +278,7 @@ class Cluster:
             _each(fresh, lambda node: kubeadm.join(node, invitation))
 
     def _invite(self, fresh: list[Node]) -> kubeadm.Invitation:
-        """What nodes join with. An etcd outside may remember them from an earlier life, and kubeadm would refuse."""
-        if self.state.etcd_servers:
-            self.kubectl.delete("node", *(node.name for node in fresh))
+        """What nodes join with."""
         return kubeadm.invite(self.nodes[0], control_planes=any(node.is_control_plane for node in fresh))
 
     def _wait_for_api_server(self) -> None:

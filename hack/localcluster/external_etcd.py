@@ -1,16 +1,20 @@
 """An etcd outside of the cluster that its API servers use: kubeadm's external topology.
 
 Its addresses are recorded in `cluster.json`, its certificates in the cluster's folder, so that a later `up` can set the
-same cluster up again. Nothing here, nor `down`, ever talks to that etcd: what API servers wrote stays in it.
+same cluster up again. Nothing here, nor `down`, ever talks to that etcd: what API servers wrote stays in it, and is
+there again when a cluster is set up on it anew.
 """
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from localcluster.errors import ClusterError
+from localcluster.kubectl import Kubectl
 from localcluster.node import Node
 from localcluster.state import ClusterState
 
@@ -82,6 +86,22 @@ def give(node: Node) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch(mode=0o600)
         target.write_bytes(content)
+
+
+def end_former_life(kubectl: Kubectl, nodes: Iterable[Node], since: datetime.datetime) -> None:
+    """Remove what cannot go on under new authorities, where the etcd held a cluster before `since`.
+
+    Nodes of these names would be taken for ones that run, by kubeadm; their pods would start at once, and trust the
+    former API server. Whoever made those pods makes others.
+    """
+    (system,) = (item for item in kubectl.get("namespaces") if item["metadata"]["name"] == "kube-system")
+    if datetime.datetime.fromisoformat(system["metadata"]["creationTimestamp"]) >= since.replace(microsecond=0):
+        return
+    kubectl.delete("configmaps", "-A", "--field-selector=metadata.name=kube-root-ca.crt")
+    for node in nodes:
+        kubectl.delete("pods", "-A", f"--field-selector=spec.nodeName={node.name}", "--force", "--grace-period=0")
+        if not node.is_member:
+            kubectl.delete("nodes", node.name)
 
 
 def kubeadm_section(servers: tuple[str, ...]) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -16,12 +17,14 @@ from typer.testing import CliRunner
 from localcluster import addresses, balancer, cli, cluster, external_etcd, kubeadm, processes, state
 from localcluster.addons import addons
 from localcluster.errors import ClusterError
+from localcluster.kubectl import Kubectl
 from localcluster.node import nodes_of
 from localcluster.state import ClusterState
 
 SERVERS = ("https://198.18.240.11:32379", "https://198.18.240.12:32379")
 ALONE = ClusterState(name="dev", number=0, nodes=3)
 HA = ClusterState(name="ha", number=1, nodes=4, control_planes=3)
+NOON = datetime.datetime(2026, 1, 1, 12, 0, 0, 700000, tzinfo=datetime.UTC)
 EXTERNAL = ClusterState(name="ex", number=2, nodes=1, etcd_servers=SERVERS)
 
 
@@ -289,6 +292,35 @@ def test_certificates_that_were_lost_are_asked_for() -> None:
 def test_a_cluster_with_an_etcd_of_its_own_is_given_no_certificates(cache: Path) -> None:
     external_etcd.give(nodes_of(HA)[0])
     assert not cache.exists()
+
+
+class Recorder:
+    """A kubectl that answers with one namespace and writes down what it is told to delete."""
+
+    def __init__(self, created: str) -> None:
+        self.created = created
+        self.deleted: list[str] = []
+
+    def get(self, *_words: str) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": "kube-system", "creationTimestamp": self.created}}]
+
+    def delete(self, kind: str, *which: str) -> None:
+        self.deleted.append(" ".join((kind, *which)))
+
+
+def test_only_what_an_earlier_cluster_left_in_the_etcd_is_removed() -> None:
+    nodes = nodes_of(ClusterState(name="ex", number=2, nodes=2, etcd_servers=SERVERS))
+    nodes[0].folder.mkdir(parents=True)
+    nodes[0].set_member()
+    fresh, used = Recorder("2026-01-01T12:00:00Z"), Recorder("2026-01-01T11:59:59Z")
+    for kubectl in (fresh, used):
+        external_etcd.end_former_life(cast(Kubectl, kubectl), nodes, NOON)
+    assert fresh.deleted == []
+    assert "configmaps -A --field-selector=metadata.name=kube-root-ca.crt" in used.deleted
+    assert [words for words in used.deleted if words.startswith("nodes")] == ["nodes ex-2"]
+    assert [words.split()[2] for words in used.deleted if words.startswith("pods")] == [
+        f"--field-selector=spec.nodeName={node.name}" for node in nodes
+    ]
 
 
 # The command line
