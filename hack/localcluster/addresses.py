@@ -4,7 +4,8 @@ All of them lie in 198.18.0.0/15, set aside for laboratories by RFC 2544, so tha
 for an address of a real network. Cluster and node numbers say it all, so nothing needs to be remembered but the
 cluster's number.
 
-    198.18.240.0/20   nodes: one flat network, a /24 for each of 16 clusters; node 2 of cluster 0: 198.18.240.12
+    198.18.240.0/20   nodes: one flat network, a /24 for each of 16 clusters; node 2 of cluster 0: 198.18.240.12,
+                      and 198.18.240.10 is the balancer before its API servers, where it has several
     198.19.0.0/16     pods: a /20 for each cluster, a /24 for each node
     10.96.0.0/16      Services: the same in every cluster, never routed
 """
@@ -31,6 +32,12 @@ def node_address(cluster: int, node: int) -> str:
     """The address of node `node` (from 1) of cluster number `cluster` (from 0)."""
     _check(cluster, node)
     return str(NODES[cluster * 256 + 10 + node])
+
+
+def balancer_address(cluster: int) -> str:
+    """The address of the balancer before several control planes: that of a node 0."""
+    _check(cluster, 1)
+    return str(NODES[cluster * 256 + 10])
 
 
 def node_pods(cluster: int, node: int) -> str:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from localcluster import debian, gobuild, images, operatorimage, versions
+from localcluster import debian, gobuild, haproxy, images, operatorimage, versions
 from localcluster.cache import BuildError, cache_dir
 from localcluster.progress import Progress
 
@@ -23,6 +23,7 @@ __all__ = [
     "ensure_etcd_image",
     "ensure_etcd_programs",
     "ensure_haproxy_image",
+    "ensure_haproxy_root",
     "ensure_kubectl",
     "ensure_node_images",
     "ensure_node_programs",
@@ -52,6 +53,11 @@ def ensure_etcd_image(version: str, progress: Progress) -> Path:
 def ensure_haproxy_image(progress: Progress) -> Path:
     """A docker-archive of `versions.HAPROXY_IMAGE`: Debian's HAProxy, laid out as in the official image."""
     return images.haproxy_image(progress)
+
+
+def ensure_haproxy_root(progress: Progress) -> Path:
+    """A folder with the files of that image, to run `haproxy.PROGRAM` from on the host; nobody writes into it."""
+    return haproxy.ensure_root(progress)
 
 
 def ensure_etcd_programs(version: str, progress: Progress) -> Path:

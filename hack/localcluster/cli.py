@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from localcluster import artifacts, cluster, diagnose, network, shell, state, versions
+from localcluster import artifacts, balancer, cluster, diagnose, external_etcd, network, shell, state, versions
 from localcluster import node as machines
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
@@ -34,10 +34,20 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 def up(
     name: Name = "dev",
     nodes: Annotated[int | None, typer.Option(help="How many nodes (new cluster: 1); more than before adds.")] = None,
+    control_planes: Annotated[
+        int | None, typer.Option(help="How many of them are control planes, behind a balancer (new cluster: 1).")
+    ] = None,
+    etcd_servers: Annotated[
+        str | None, typer.Option(metavar="URLS", help="Use this etcd outside of the cluster: https://HOST:PORT,...")
+    ] = None,
+    etcd_certs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With that etcd's ca.crt, and tls.crt and tls.key of a client.")
+    ] = None,
 ) -> None:
     """Bring a cluster up, or repair it: makes what is missing, leaves what is healthy alone."""
     started = time.monotonic()
-    made = Cluster.up(name, nodes, Progress())
+    etcd = external_etcd.read(etcd_servers, etcd_certs)
+    made = Cluster.up(name, nodes, Progress(), control_planes=control_planes, etcd=etcd)
     names = ", ".join(node.name for node in made.nodes)
     typer.echo(f"Cluster {name} is up ({names}; {time.monotonic() - started:.1f} s). Next:")
     typer.echo(f"  export KUBECONFIG={made.kubeconfig}")
@@ -61,6 +71,10 @@ def list_clusters() -> None:
     plugged = network.plugged_links()
     rows = [("CLUSTER", "NODE", "ADDRESS", "STATE")]
     for found in state.find_all():
+        if balanced := balancer.of(found):
+            wrong = balancer.ailments(balanced, plugged)
+            condition = wrong[0].removeprefix(f"{balanced.name} ") if wrong else "running"
+            rows.append((found.name, balanced.name, balanced.address, condition))
         rows += [(found.name, node.name, node.address, _condition(node, plugged)) for node in machines.nodes_of(found)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:

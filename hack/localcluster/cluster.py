@@ -11,15 +11,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import artifacts, cgroups, dns_probe, health, imagestore, kubeadm, limits, network, state, versions
+from localcluster import (
+    artifacts,
+    balancer,
+    cgroups,
+    dns_probe,
+    external_etcd,
+    health,
+    imagestore,
+    kubeadm,
+    limits,
+    network,
+    processes,
+    state,
+)
 from localcluster import node as machines
+from localcluster.addons import addons
 from localcluster.addresses import DNS_SERVICE
 from localcluster.diagnose import culprit, log_of
 from localcluster.errors import ClusterError
+from localcluster.external_etcd import ExternalEtcd
 from localcluster.kubectl import Kubectl, require
 from localcluster.node import Node
 from localcluster.progress import Progress
@@ -34,8 +49,6 @@ READY_TIMEOUT = 120.0
 #: A name that every cluster has.
 PROBED_NAME = "kubernetes.default.svc.cluster.local"
 
-MANIFESTS = Path(__file__).parent / "manifests"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
@@ -44,15 +57,28 @@ class Cluster:
     state: ClusterState
 
     @classmethod
-    def up(cls, name: str = "dev", nodes: int | None = None, progress: Progress | None = None) -> Cluster:
+    def up(
+        cls,
+        name: str = "dev",
+        nodes: int | None = None,
+        progress: Progress | None = None,
+        *,
+        control_planes: int | None = None,
+        etcd: ExternalEtcd | None = None,
+    ) -> Cluster:
         """Make the cluster healthy; a second when it is. `nodes`: at least as it has, None for as many as it has.
 
+        `control_planes` and `etcd`, the one outside that it is to use, are for a new cluster; None for as it is.
         Raises ClusterError, telling which log to read, or artifacts.BuildError.
         """
         progress = progress or Progress()
-        state.check(name, nodes)
+        state.check(name, nodes, control_planes)
+        servers = etcd.servers if etcd else None
         with state.cluster_lock(name), _stopping_on_interrupt():
-            cluster = cls(state=state.allocate(name, nodes))
+            found = state.allocate(name, nodes, control_planes=control_planes, etcd_servers=servers)
+            if etcd:
+                external_etcd.keep(etcd, found)
+            cluster = cls(state=found)
             if cluster.ailments():
                 cluster._mend(progress)
             return cluster
@@ -82,6 +108,12 @@ class Cluster:
         return machines.nodes_of(self.state)
 
     @property
+    def witness(self) -> Node:
+        """The first control plane that runs: where to ask, and whom to blame; the first of all when none does."""
+        planes = self.nodes[: self.state.control_planes]
+        return next((node for node in planes if machines.running_pid(node) is not None), planes[0])
+
+    @property
     def kubeconfig(self) -> Path:
         return self.state.folder / "kubeconfig"
 
@@ -108,6 +140,8 @@ class Cluster:
                 wrong.append(f"node {node.name} is stopped")
             elif node.link not in plugged:
                 wrong.append(f"node {node.name} is cut off")
+        if balanced := balancer.of(self.state):
+            wrong += balancer.ailments(balanced, plugged)
         if wrong:
             return wrong
         try:
@@ -142,7 +176,9 @@ class Cluster:
         with state.cluster_lock(self.name), _stopping_on_interrupt():
             if machines.running_pid(node) is None:
                 since = _now()
+                files = self._balancer_files(Progress())
                 _prepare_machine()
+                self._start_balancer(files)
                 machines.start(node, artifacts.ensure_node_programs(Progress()))
                 self._load_remembered([node])
                 self._wait_for_api_server()
@@ -163,9 +199,11 @@ class Cluster:
     def _mend(self, progress: Progress) -> None:
         programs = artifacts.ensure_node_programs(progress)
         pattern = imagestore.ensure_pattern(artifacts.ensure_node_images(progress), programs, progress)
+        files = self._balancer_files(progress)
         since = _now()
         with progress.step(f"Starting {_count(self.nodes)} of cluster {self.name}", estimate=3):
             _prepare_machine()
+            self._start_balancer(files)
             started = self._start_all(programs, pattern)
             self._load_remembered(self.nodes)
         first, *others = self.nodes
@@ -177,20 +215,35 @@ class Cluster:
             with progress.step(f"Setting up the control plane on {first.name}", estimate=8):
                 kubeadm.init(first)
                 kubeadm.write_kubeconfig(first, self.kubeconfig)
+                if self.state.etcd_servers:
+                    external_etcd.end_former_life(self.kubectl, self.nodes, since)
+        others = [node for node in others if not node.is_member]
+        self._join_control_planes([node for node in others if node.is_control_plane], progress)
         with progress.step("Waiting until nodes, DNS and storage are ready", estimate=8):
             with ThreadPoolExecutor() as pool:
-                joining = pool.submit(self._join, [node for node in others if not node.is_member])
-                self.kubectl.apply(addons(first))
+                joining = pool.submit(self._join, [node for node in others if not node.is_control_plane])
+                self.kubectl.apply(addons(self.state))
                 joining.result()
             self._wait_ready(self.nodes, since)
             self._wait_for_addons({node.name for node in started}, since)
 
+    def _balancer_files(self, progress: Progress) -> Path | None:
+        return artifacts.ensure_haproxy_root(progress) if balancer.of(self.state) else None
+
+    def _start_balancer(self, files: Path | None) -> None:
+        balanced = balancer.of(self.state)
+        if balanced and files:
+            balancer.ensure(balanced, files)
+
     def _start_all(self, programs: Path, pattern: Path) -> list[Node]:
         """Start what does not run, and anew what was never set up (all, when the control plane is missing).
 
+        Where control planes have an etcd each, one that did not finish joining may be a member of it already, without
+        which it has no quorum: then all is made anew, too. It never was whole, as no control plane comes later.
         Returns the nodes that were started.
         """
-        lost = not self.nodes[0].is_member
+        alone = 1 if self.state.etcd_servers else self.state.control_planes
+        lost = not all(node.is_member for node in self.nodes[:alone])
         started = []
 
         def start(node: Node) -> None:
@@ -210,16 +263,29 @@ class Cluster:
         archives = imagestore.remembered(self.state)
         _each(nodes, lambda node: [imagestore.load(archive, node) for archive in archives])
 
+    def _join_control_planes(self, fresh: list[Node], progress: Progress) -> None:
+        """At once with an etcd outside, else one after the other: etcd takes one new member at a time."""
+        if fresh:
+            invitation = self._invite(fresh)
+            for nodes in [fresh] if self.state.etcd_servers else [[node] for node in fresh]:
+                names = " and ".join(node.name for node in nodes)
+                with progress.step(f"Setting up another control plane on {names}", estimate=18):
+                    _each(nodes, lambda node: kubeadm.join(node, invitation))
+
     def _join(self, fresh: list[Node]) -> None:
         if fresh:
-            how = kubeadm.join_command(self.nodes[0])
-            _each(fresh, lambda node: kubeadm.join(node, how))
+            invitation = self._invite(fresh)
+            _each(fresh, lambda node: kubeadm.join(node, invitation))
+
+    def _invite(self, fresh: list[Node]) -> kubeadm.Invitation:
+        """What nodes join with."""
+        return kubeadm.invite(self.nodes[0], control_planes=any(node.is_control_plane for node in fresh))
 
     def _wait_for_api_server(self) -> None:
         """Wait until it answers; where nobody listens, a watch would end at once. Raises ClusterError."""
-        first = self.nodes[0]
         fine = self.kubectl.answers(API_TIMEOUT)
-        require(fine, "the API server does not answer", culprit(first) or log_of(first, "kubelet"))
+        asked = self.witness
+        require(fine, "the API server does not answer", culprit(asked) or log_of(asked, "kubelet"))
 
     def _wait_ready(self, nodes: list[Node], since: datetime.datetime) -> None:
         """Wait until kubelets that started after `since` have reported that they are ready."""
@@ -231,19 +297,26 @@ class Cluster:
         require(waited, f"not all of {', '.join(sorted(names))} become Ready", culprit(slow) or log_of(slow, "kubelet"))
 
     def _wait_for_addons(self, started: set[str], since: datetime.datetime) -> None:
-        first = self.nodes[0]
         fine = self.kubectl.watch_until(
             "pods", "-A", done=lambda seen: health.addons_run(seen, started, since), seconds=READY_TIMEOUT
         ) and self.kubectl.watch_until(
             "deployments", "-A", done=lambda seen: health.available(seen, health.ADDONS), seconds=READY_TIMEOUT
         )
-        require(fine, f"{' or '.join(health.ADDONS)} does not become available", culprit(first))
-        require(self._dns_answers(30), "the cluster's DNS Service does not answer", log_of(first, "coredns"))
+        require(fine, f"{' or '.join(health.ADDONS)} does not become available", culprit(self.witness))
+        if not self._dns_answers(30):
+            raise ClusterError("the cluster's DNS Service does not answer", log=self._log_of("coredns"))
+
+    def _log_of(self, program: str) -> Path | None:
+        """The log of a program on the first control plane that has one."""
+        for node in self.nodes[: self.state.control_planes]:
+            with suppress(ClusterError):
+                return log_of(node, program)
+        return None
 
     def _dns_answers(self, seconds: float) -> bool:
-        """Whether the DNS Service tells a name's address to the control plane's node."""
+        """Whether the DNS Service tells a name's address to a control plane's node."""
         probe = [sys.executable, "-I", "-S", dns_probe.__file__, DNS_SERVICE, PROBED_NAME, str(seconds)]
-        inside = ["nsenter", f"--net={network.NETNS_FOLDER / self.nodes[0].netns}"]
+        inside = ["nsenter", f"--net={network.NETNS_FOLDER / self.witness.netns}"]
         return run([*inside, *probe], timeout=seconds + 10, check=False).returncode == 0
 
 
@@ -255,6 +328,8 @@ def remove(name: str) -> bool:
     with state.cluster_lock(name):
         nodes = machines.nodes_of(found)
         _each(nodes, machines.stop)
+        if balanced := balancer.of(found):
+            balancer.stop(balanced)
         for node in nodes:
             machines.wipe(node)
         with state.machine_lock():
@@ -272,23 +347,9 @@ def leftovers(name: str) -> list[str]:
     left += [f"cgroup {node}" for node in (f"{prefix}{n}" for n in range(1, 16)) if cgroups.exists(node)]
     folder = state.clusters_dir() / name
     left += [f"folder {folder}"] if folder.exists() else []
+    left += [f"process {pid}" for pid in processes.rooted_in(folder)]
     mounts = Path("/proc/self/mountinfo").read_text()
     return left + ([f"mounts below {folder}"] if f"{folder}/" in mounts else [])
-
-
-def addons(control_plane: Node) -> str:
-    """What every cluster has beside kubeadm's own: DNS and storage."""
-    values = {
-        "@API_ADDRESS@": control_plane.address,
-        "@DNS_SERVICE@": DNS_SERVICE,
-        "@COREDNS@": versions.COREDNS_IMAGE,
-        "@PROVISIONER@": versions.LOCAL_PATH_IMAGE,
-        "@HELPER@": versions.BUSYBOX_IMAGE,
-    }
-    text = "\n---\n".join((MANIFESTS / name).read_text() for name in ("coredns.yaml", "local-path.yaml"))
-    for mark, value in values.items():
-        text = text.replace(mark, value)
-    return text
 
 
 def _prepare_machine() -> None:

@@ -40,6 +40,10 @@ class Kubectl:
         argv = self.argv("apply", "--server-side", "--force-conflicts", "--validate=false", "-f", "-")
         run(argv, text=manifests, timeout=60, env=direct_environment())
 
+    def delete(self, kind: str, *which: str) -> None:
+        """Delete the objects that names or options name, as far as they are there, and wait until they are gone."""
+        run(self.argv("delete", kind, *which, "--ignore-not-found"), timeout=60, env=direct_environment())
+
     def answers(self, seconds: float) -> bool:
         """Wait up to `seconds` until the API server calls itself ready."""
         deadline = time.monotonic() + seconds

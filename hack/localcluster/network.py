@@ -1,4 +1,4 @@
-"""The network between nodes: a bridge in a namespace of its own, the switch, and one cable per node.
+"""The network between nodes: a bridge in a namespace of its own, the switch, and one cable per node (and balancer).
 
 The switch forwards between nodes, pods and this machine, and knows no way out: it has no default route and no
 link to any real network, so nothing that a cluster sends can leave. Nodes have one route, to the switch; the
@@ -51,8 +51,11 @@ def remove_switch() -> None:
         run(["umount", NETNS_FOLDER], check=False)
 
 
-def plug_in(*, netns: str, link: str, address: str, pods: str) -> None:
-    """Give a node its namespace, its cable (named `link` at the switch) and its way to the others; idempotent."""
+def plug_in(*, netns: str, link: str, address: str, pods: str | None) -> None:
+    """Give a node its namespace, its cable (named `link` at the switch) and its way to the others; idempotent.
+
+    `pods`: the range of the pods behind it; None where there are none.
+    """
     if netns not in namespaces():
         run(["ip", "netns", "add", netns])
         run(["ip", "-n", netns, "link", "set", "lo", "up"])
@@ -63,15 +66,17 @@ def plug_in(*, netns: str, link: str, address: str, pods: str) -> None:
         run(["ip", "-n", netns, "link", "set", "eth0", "up"])
         run(["ip", "-n", netns, "route", "replace", "default", "via", str(SWITCH)])
     _ip_switch("link", "set", link, "master", "bridge", "up")
-    _ip_switch("route", "replace", pods, "via", address)
+    if pods:
+        _ip_switch("route", "replace", pods, "via", address)
 
 
-def unplug(*, netns: str, link: str, pods: str) -> None:
+def unplug(*, netns: str, link: str, pods: str | None) -> None:
     """Take a node's cable, route and namespace away, as far as they are there."""
     if SWITCH_NETNS in namespaces():
         if link in _links(SWITCH_NETNS):
             _ip_switch("link", "del", link)  # both ends, at once; the namespace alone would be cleared up later
-        run(["ip", "-n", SWITCH_NETNS, "route", "del", pods], check=False)
+        if pods:
+            run(["ip", "-n", SWITCH_NETNS, "route", "del", pods], check=False)
     remove_namespace(netns)
 
 

@@ -11,25 +11,19 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import cgroups, network, node_init, versions
+from localcluster import cgroups, network, node_init, processes, versions
 from localcluster.addresses import SWITCH, node_address, node_pods
 from localcluster.errors import ClusterError
 from localcluster.state import ClusterState
 
 #: Seconds for containerd to answer after the node was started.
 START_TIMEOUT = 60.0
-#: Seconds for all processes of a node to be gone after the first was killed.
-STOP_TIMEOUT = 30.0
-#: A flag of a process that exits (include/linux/sched.h).
-PF_EXITING = 0x4
 
 CONTAINERD_TOML = """\
 version = 3
@@ -59,7 +53,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """Node `number` (from 1) of a cluster; the first is the control plane."""
+    """Node `number` (from 1) of a cluster; the first ones are its control planes."""
 
     cluster: ClusterState
     number: int
@@ -86,6 +80,10 @@ class Node:
         return f"c{self.cluster.number}n{self.number}"
 
     @property
+    def is_control_plane(self) -> bool:
+        return self.number <= self.cluster.control_planes
+
+    @property
     def folder(self) -> Path:
         return self.cluster.folder / "nodes" / self.name
 
@@ -109,26 +107,16 @@ class Node:
 
 
 def nodes_of(cluster: ClusterState) -> list[Node]:
-    """All nodes of a cluster, the control plane first."""
+    """All nodes of a cluster, the control planes first."""
     return [Node(cluster=cluster, number=number) for number in range(1, cluster.nodes + 1)]
 
 
 def running_pid(node: Node) -> int | None:
     """Process ID of the node's first process; None when the node does not run.
 
-    Process IDs are reused, so the record holds the boot and the process's start time too. One that was killed takes a
-    moment to die, with all that runs in it: that is waited for.
+    One that was killed takes a moment to die, with all that runs in it: that is waited for.
     """
-    try:
-        record = json.loads((node.folder / "process.json").read_text())
-    except FileNotFoundError:
-        return None
-    if record != _process_record(record["pid"]):
-        return None
-    if _is_dying(record["pid"]):
-        _kill(record["pid"], node)
-        return None
-    return int(record["pid"])
+    return processes.running(node.folder / "process.json", f"node {node.name}")
 
 
 def start(node: Node, programs: Path) -> None:
@@ -162,7 +150,7 @@ def stop(node: Node) -> None:
     """Power off: everything in the node dies at once, and nothing of it but its folder is left."""
     pid = running_pid(node)
     if pid is not None:
-        _kill(pid, node)
+        processes.kill(pid, f"node {node.name}")
     (node.folder / "process.json").unlink(missing_ok=True)
     cgroups.remove(node.name)
     network.unplug(netns=node.netns, link=node.link, pods=node.pods)
@@ -238,43 +226,6 @@ def _launch(node: Node) -> None:
                 raise ClusterError(f"node {node.name} did not start", log=log)
             said += chunk
             if said.startswith(b"pid ") and b"\n" in said:
-                record = _process_record(int(said.split()[1]))
-                (node.folder / "process.json").write_text(json.dumps(record))
+                processes.write_record(node.folder / "process.json", int(said.split()[1]))
     finally:
         os.close(reader)
-
-
-def _kill(pid: int, node: Node) -> None:
-    """Kill the first process and wait until its PID namespace is empty: the kernel ends all others first."""
-    with suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-            if not select.select([handle], [], [], STOP_TIMEOUT)[0]:
-                raise ClusterError(f"processes of node {node.name} do not end within {STOP_TIMEOUT:.0f} s")
-        finally:
-            os.close(handle)
-
-
-def _is_dying(pid: int) -> bool:
-    """Whether a process exits, or was sent SIGKILL and has not noticed yet."""
-    try:
-        flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
-    killed = 1 << (signal.SIGKILL - 1)
-    return bool(flags & PF_EXITING) or any(signals & killed for signals in pending)
-
-
-def _process_record(pid: int) -> dict[str, int | str] | None:
-    """What identifies a process: its ID, its start time (clock ticks since boot) and the boot; None when gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if fields[0] in "ZX":
-        return None
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {"pid": pid, "started": int(fields[19]), "boot": boot}

@@ -27,6 +27,7 @@ from localcluster import (
     records,
     state,
 )
+from localcluster.addons import addons
 from localcluster.errors import ClusterError
 from localcluster.kubectl import documents
 from localcluster.node import Node, nodes_of
@@ -194,17 +195,15 @@ def test_each_node_has_a_cgroup_root_of_its_own(cache: Path) -> None:
 
 
 def test_every_image_in_the_addons_is_named_and_never_pulled() -> None:
-    assert "@" not in cluster.addons(nodes_of(DEV)[0]).replace("'@", "")
-    for document in yaml.safe_load_all(cluster.addons(nodes_of(DEV)[0])):
+    assert "@" not in addons(DEV).replace("'@", "")
+    for document in yaml.safe_load_all(addons(DEV)):
         if document["kind"] == "Deployment":
             for container in document["spec"]["template"]["spec"]["containers"]:
                 assert container["imagePullPolicy"] == "Never"
 
 
 def test_cluster_dns_forwards_nowhere() -> None:
-    corefile = next(
-        d for d in yaml.safe_load_all(cluster.addons(nodes_of(DEV)[0])) if d.get("data", {}).get("Corefile")
-    )
+    corefile = next(d for d in yaml.safe_load_all(addons(DEV)) if d.get("data", {}).get("Corefile"))
     assert "forward" not in corefile["data"]["Corefile"]
 
 
