@@ -1,6 +1,5 @@
 """An API server is brought to another etcd: killed anywhere, refused, or not coming back, no node is left worse."""
 
-import functools
 import itertools
 import stat
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from etcd_operator.agent import manifest
@@ -22,7 +21,19 @@ from etcd_operator.agent.record import SAVED, STATE, Records
 from etcd_operator.agent.switch import Switch
 from etcd_operator.binding.comparison import Comparison, Content
 from etcd_operator.binding.content import Side
-from support.node import CERTIFICATE, NEW_FLAGS, NEW_SERVERS, OLD_FLAGS, OLD_SERVERS, Accepts, Killed, Node, plan, pod
+from support.node import (
+    CERTIFICATE,
+    NEW_FLAGS,
+    NEW_SERVERS,
+    OLD_FLAGS,
+    OLD_SERVERS,
+    Accepts,
+    Killed,
+    Node,
+    plan,
+    pod,
+    read_manifest,
+)
 
 SAME = Answers(silent={}, comparison=Comparison(servers="", same_etcd=True))
 AUTHORITY = "externaletcd.io/etcd-authority"
@@ -366,10 +377,6 @@ def opened(folder: Path, story: Story, *, well: bool, crashes: bool) -> Node:
     return node
 
 
-#: There are few manifests, and thousands of moments at which one is looked at.
-read_manifest = functools.cache(manifest.read)
-
-
 def killed_at(node: Node, story: Story, moments: int, *, waits: float | None = None) -> bool:
     """Run until it is killed at that moment, or has waited for so long; whether it was, or else came to an end.
 
@@ -440,7 +447,7 @@ def test_a_run_that_is_killed_at_any_moment_is_finished_or_undone(tmp_path: Path
         max_size=4,
     ),
 )
-@settings(max_examples=300)
+@settings(max_examples=40, phases=[Phase.generate])  # what it finds is short, and making it shorter takes minutes
 def test_runs_that_are_killed_again_and_again_end_the_same(
     story: Story, well: bool, crashes: bool, kills: list[tuple[int, float | None, bool, bool]]
 ) -> None:
