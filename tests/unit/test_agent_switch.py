@@ -33,6 +33,7 @@ from support.node import (
     plan,
     pod,
     read_manifest,
+    short_pod,
 )
 
 SAME = Answers(silent={}, comparison=Comparison(servers="", same_etcd=True))
@@ -350,14 +351,16 @@ class Story:
 
 #: How a node is bound first, led to another etcd with the same files, and given another authority.
 STORIES = {
-    "first": Story(former=pod(OLD_FLAGS), told=plan(), ill=lambda flags, ca: flags["etcd-servers"] == OLD_SERVERS),
+    "first": Story(
+        former=short_pod(OLD_FLAGS), told=plan(), ill=lambda flags, ca: flags["etcd-servers"] == OLD_SERVERS
+    ),
     "other etcd": Story(
-        former=pod(NEW_FLAGS | {"etcd-servers": OLD_SERVERS}),
+        former=short_pod(NEW_FLAGS | {"etcd-servers": OLD_SERVERS}),
         told=plan(before=NEW_FLAGS | {"etcd-servers": OLD_SERVERS}),
         ill=lambda flags, ca: flags["etcd-servers"] == OLD_SERVERS and ca == b"former ca.crt",
     ),
     "other authority": Story(
-        former=pod(NEW_FLAGS, {AUTHORITY: "1"}),
+        former=short_pod(NEW_FLAGS, {AUTHORITY: "1"}),
         told=plan(before=NEW_FLAGS, ours=(NEW_SERVERS,), annotations={AUTHORITY: "2"}),
         ill=lambda flags, ca: ca == b"former ca.crt",
     ),
@@ -367,7 +370,7 @@ STORIES = {
 def opened(folder: Path, story: Story, *, well: bool, crashes: bool) -> Node:
     """A node that runs as before the story, with the files that its manifest names."""
     node = Node(folder=folder, crashes=crashes)
-    if story.former != pod(OLD_FLAGS):
+    if story.former != STORIES["first"].former:
         node.files.path(PKI_FOLDER).mkdir()
         for file in CERTIFICATE:
             node.files.path(f"{PKI_FOLDER}/{file}").write_bytes(f"former {file}".encode())
