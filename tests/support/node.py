@@ -1,5 +1,6 @@
 """A control-plane node without a kubelet: /etc/kubernetes, /proc and a clock, in which time passes while one waits."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from etcd_operator.agent import manifest
 from etcd_operator.agent.manifest import Probe
 from etcd_operator.agent.node_files import Disk, NodeFiles
 from etcd_operator.agent.plan import MANIFEST, PKI_FOLDER, SAVED_FOLDER, Plan
@@ -74,8 +76,25 @@ def pod(flags: Mapping[str, str | None], annotations: Mapping[str, str] | None =
     }
 
 
+def short_pod(flags: Mapping[str, str | None], annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The same without what a run never looks at: it is read thousands of times, and PyYAML is slow."""
+    made = pod(flags)
+    container = made["spec"]["containers"][0]
+    asked = container["readinessProbe"]["httpGet"] | {"port": 6443}
+    kept = {name: container[name] for name in ("name", "command", "volumeMounts")}
+    containers = [{**kept, "readinessProbe": {"httpGet": asked}}]
+    return {
+        "metadata": {"annotations": {"a": "b"} | dict(annotations or {})},
+        "spec": {"containers": containers, "volumes": made["spec"]["volumes"]},
+    }
+
+
 #: Whether an API server with these etcd flags becomes ready, by the authority that its file held when it started.
 Accepts = Callable[[Mapping[str, str], bytes | None], bool]
+
+
+#: There are few manifests, and thousands of moments at which one is looked at.
+read_manifest = functools.cache(manifest.read)
 
 
 class Killed(BaseException):
@@ -122,9 +141,9 @@ class Node:
     def manifest(self) -> bytes:
         return self.files.path(MANIFEST).read_bytes()
 
-    def run_with(self, manifest: dict[str, Any]) -> bytes:
+    def run_with(self, wanted: dict[str, Any]) -> bytes:
         """Write a manifest by hand and let it run."""
-        text = yaml.safe_dump(manifest).encode()
+        text = yaml.safe_dump(wanted).encode()
         self.files.path(MANIFEST).write_bytes(text)
         self.kubelet()
         return text
@@ -147,7 +166,7 @@ class Node:
         if self.deaf or (text == self.text and self.pid):
             return
         self.end()
-        container = yaml.safe_load(text)["spec"]["containers"][0]
+        container = read_manifest(text)["spec"]["containers"][0]
         self.text, self.flags = text, arguments.flags(container)
         self.authority = self.files.read(self.flags["etcd-cafile"]) if "etcd-cafile" in self.flags else None
         self.start_process(container["command"])

@@ -5,8 +5,8 @@ Pure: text in, text out.
 
 import posixpath
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -153,13 +153,9 @@ def probe(pod: Manifest, name: str) -> Probe:
 
 def _secure_port(present: Manifest) -> int:
     port = DEFAULT_PORT
-    for word, behind in _pairs([*(present.get("command") or ()), *(present.get("args") or ())]):
+    for word, behind in pairwise([*(present.get("command") or ()), *(present.get("args") or ()), ""]):
         flag, equals, value = str(word).partition("=")
         value = value if equals else str(behind)
         if flag.replace("_", "-") == "--secure-port" and value.isdecimal():
             port = int(value)
     return port
-
-
-def _pairs(words: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(words, [*words[1:], ""], strict=True)

@@ -27,14 +27,16 @@ class Record:
     """One replacement of the manifest.
 
     wanted, former: digests of the manifest that comes and of the one that is kept. processes: kube-apiservers that ran
-    before. files: what the certificate files held before, by path; `None`: not there. done: whether the API server was
-    seen ready with the wanted manifest; from then on, nothing is put back any more.
+    before. files: what the certificate files held before, by path; `None`: not there. failed: why all is put back;
+    from then on, nothing but that is done. done: whether the API server was seen ready with the wanted manifest; from
+    then on, nothing is put back any more.
     """
 
     wanted: str
     former: str
     processes: frozenset[ProcessID]
     files: Mapping[str, bytes | None]
+    failed: str = ""
     done: bool = False
 
     def to_json(self) -> bytes:
@@ -44,6 +46,7 @@ class Record:
             "former": self.former,
             "processes": [[each.boot, each.pid, each.start] for each in sorted(self.processes)],
             "files": {path: None if held is None else b64encode(held).decode() for path, held in self.files.items()},
+            "failed": self.failed,
             "done": self.done,
         }
         return json.dumps(told, indent=1).encode()
@@ -58,6 +61,7 @@ class Record:
                 former=str(told["former"]),
                 processes=frozenset(ProcessID(str(boot), int(pid), int(at)) for boot, pid, at in told["processes"]),
                 files={str(path): None if held is None else b64decode(held) for path, held in told["files"].items()},
+                failed=str(told["failed"]),
                 done=bool(told["done"]),
             )
         except (KeyError, TypeError, AttributeError) as error:

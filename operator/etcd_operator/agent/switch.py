@@ -68,12 +68,18 @@ class Switch:
         if paths:
             self._refuse_unmounted(found.wanted, paths)
         if found.wanted == found.pod:
-            self._write_certificate(paths)
-            return self._see_through(found.under_way, found.pod) if found.under_way else self._look(found.pod)
+            return self._carry_on(found, paths)
         self._refuse_strangers(found)
         if self.plan.check:
             judge(self.plan, found.pod, found.wanted, identity=self._identity(), files=self.files, ask=self.ask)
         return self._see_through(self._replace(found, paths), found.wanted)
+
+    def _carry_on(self, found: _Found, paths: Mapping[str, bytes]) -> Result:
+        """What is left to do once the wanted manifest is in place."""
+        if found.under_way and found.under_way.failed:
+            return self._roll_back(found.under_way)
+        self._write_certificate(paths)
+        return self._see_through(found.under_way, found.pod) if found.under_way else self._look(found.pod)
 
     def _paths(self) -> dict[str, bytes]:
         """What the certificate's files are to hold, by path, in the order of writing; raises `PlanInvalidError`."""
@@ -160,7 +166,8 @@ class Switch:
         """Wait for the API server with the manifest that is in place now; if it does not come, the former one is."""
         problem = self._wait(pod, besides=record.processes)
         if problem:
-            return self._roll_back(record, problem)
+            told = f"the API server was not ready within {self.plan.patience:.0f} s: {problem}"
+            return self._roll_back(replace(record, failed=told))
         self._records.note(replace(record, files={}, done=True))
         return Result(result="Applied")
 
@@ -173,14 +180,19 @@ class Switch:
         probe = manifest.probe(pod, self.plan.container)
         return self.watch.wait(self._flags(pod), probe, besides=besides, patience=self.plan.patience)
 
-    def _roll_back(self, record: Record, problem: str) -> Result:
-        """Files first: the former API server reads its authority when it starts."""
-        told = f"the API server was not ready within {self.plan.patience:.0f} s: {problem}"
+    def _roll_back(self, record: Record) -> Result:
+        """Put the files back, then the manifest: the former API server reads its authority when it starts.
+
+        It is noted first. A run after this one must not wait for an API server that was started in between, with the
+        wanted arguments and the former authority.
+        """
+        told = record.failed
         text = self._records.former_manifest(record)
         if text is None:
             message = f"{told}; its former manifest is not kept any more, so that it could not be put back"
             return Result(result="Unchanged", reason="NotReady", message=message)
         # One that ran all the time is as good as a new one: the kubelet may have seen neither of the two changes.
+        self._records.note(record)
         failed = self.watch.running() - record.processes
         self._put_files_back(record)
         self.files.write(MANIFEST, text, mode=None)
