@@ -21,7 +21,7 @@ PLAN_DIGEST = f"{GROUP}/plan"
 BINDING = f"{GROUP}/binding"
 
 #: Seconds beyond twice the API server's patience (it may be put back) until the kubelet ends an agent.
-_MORE = 120
+_MORE = 240
 _PLAN_FOLDER = "/plan"
 
 
@@ -65,6 +65,7 @@ def agent_pod(node: str, plan: Plan, files: Mapping[str, bytes], *, binding: str
             "nodeName": node,
             "hostNetwork": True,  # an API server's etcd has to be reached from there
             "hostPID": True,  # which kube-apiserver runs with which arguments, only the node's processes tell
+            "dnsPolicy": "Default",
             "restartPolicy": "Never",
             "activeDeadlineSeconds": int(2 * plan.patience) + _MORE,
             "priorityClassName": "system-node-critical",
