@@ -126,12 +126,22 @@ def test_a_sick_api_server_comes_first_and_holds_up_all_others() -> None:
     assert isinstance(next_move(of(done("n1", ready=False), node("n2"))), Wait)
 
 
-def test_a_node_that_is_down_holds_nobody_up() -> None:
+def test_a_node_that_is_down_is_waited_for() -> None:
     down = node("n1", static_pod(*LOCAL, ready=False), ready=False)
-    assert started(of(down, node("n2"))).node == "n2"
-    step = next_move(of(down, done("n2")))
+    for others in ((node("n2"),), (done("n2"),)):
+        step = next_move(of(down, *others))
+        assert isinstance(step, Wait)
+        assert step.message == "node n1 is not ready"
+
+
+def test_a_node_that_went_down_while_its_agent_worked_lets_no_other_follow() -> None:
+    at = of(node("n1"), node("n2"))
+    lost = replace(node("n1", static_pod(*LOCAL, ready=False), agent(started(at), at)), ready=False)
+    step = next_move(of(lost, node("n2")))
     assert isinstance(step, Wait)
-    assert step.message == "node n1 is not ready"
+    assert "works on node n1" in step.message
+    result = Result(result="RolledBack", reason="NotRestored", message="m")
+    assert isinstance(next_move(of(replace(lost, agent=agent(started(at), at, result, ago=1)), node("n2"))), Obstacle)
 
 
 def test_a_kubelet_that_lags_is_given_time_and_after_that_it_was_somebody() -> None:

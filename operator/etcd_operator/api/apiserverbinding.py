@@ -9,6 +9,8 @@ from pydantic import Field, WithJsonSchema
 
 from etcd_operator.api.apiserverbinding_status import ApiServerBindingStatus
 from etcd_operator.api.base import API_VERSION, ApiModel, Column, KindInfo, ObjectMeta, Rule
+from etcd_operator.api.rules import is_duration
+from etcd_operator.api.units import Duration
 
 _NAME = Field(min_length=1, max_length=253)
 
@@ -55,6 +57,12 @@ _NODE_LABELS = {
 }
 
 
+_LONG_ENOUGH = Rule(
+    f"{is_duration('self')} && duration(self) >= duration('30s') && duration(self) <= duration('1h')",
+    "must be a duration between 30s and 1h, such as 3m",
+)
+
+
 class KubeadmTarget(ApiModel):
     """The static pods of a cluster that kubeadm made: a short-lived pod on each node changes the node's manifest."""
 
@@ -64,6 +72,8 @@ class KubeadmTarget(ApiModel):
         default_factory=lambda: {"node-role.kubernetes.io/control-plane": ""}
     )
     """Labels of the nodes that run the API servers."""
+    ready_within: Annotated[Duration, _LONG_ENOUGH] = Duration("3m")
+    """How long an API server may take to start; after that the node gets its former manifest back."""
 
 
 class ManualTarget(ApiModel):

@@ -91,6 +91,7 @@ def move_back(seen: Seen) -> Move | None:
             annotations=dict.fromkeys((ORIGINAL, BOUND_BY, AUTHORITY)),
             before=_flags(seen, node),
             check=False,
+            patience=_patience(seen),
         )
         for node in seen.nodes
         if (noted := annotations(node.api_server or {})).get(BOUND_BY) == seen.identity and ORIGINAL in noted
@@ -123,23 +124,34 @@ def _plan(seen: Seen, node: ControlPlaneNode, wanted: Wiring) -> Plan:
         before=before,
         ours=tuple(sorted(external_servers(seen.cluster))),
         accept_different_data=seen.binding.spec.accept_different_data,
+        patience=_patience(seen),
     )
 
 
+def _patience(seen: Seen) -> float:
+    target = seen.binding.spec.target.kubeadm
+    assert target is not None
+    return target.ready_within.total_seconds()
+
+
 def _next(seen: Seen, plans: Mapping[str, Plan], files: Mapping[str, bytes]) -> Move | None:
-    """The step for whichever node is due; a node that is down is passed over, and holds no other up."""
+    """The step for whichever node is due, while all other API servers are well.
+
+    A kubelet may reach its cluster by its own node's API server alone (kubeadm's ControlPlaneKubeletLocalMode). So a
+    node that seems to be down may be one whose API server did not survive a change: it is waited for, as is an agent
+    that does not answer, lest the same change takes down one node after the other.
+    """
     digests = {name: plan_digest(plan, files) for name, plan in plans.items()}
-    alive = [node for node in seen.nodes if node.ready]
-    for node in alive:
+    for node in seen.nodes:
         if node.agent is not None and (busy := _agent(seen, node, node.agent, digests.get(node.name, ""))):
             return busy
     unsettled = [node for node in seen.nodes if node.name in plans and not _settled(seen, node, plans, digests)]
-    sick = [node.name for node in alive if not is_ready(node.api_server)]
-    for node in sorted(unsettled, key=lambda each: (not each.ready, each.name not in sick)):
-        if not node.ready:
-            return Wait(message=f"node {node.name} is not ready")
+    sick = [node.name for node in seen.nodes if not (node.ready and is_ready(node.api_server))]
+    for node in sorted(unsettled, key=lambda each: each.name not in sick):
         if others := [name for name in sick if name != node.name]:
             return Wait(message=f"the API server on {others[0]} is not ready: one at a time")
+        if not node.ready:
+            return Wait(message=f"node {node.name} is not ready")
         return _renew(seen, node, plans[node.name], files)
     return None
 
