@@ -225,6 +225,8 @@ def test_the_former_arguments_come_back_node_by_node() -> None:
     assert again.plan.flags["etcd-keyfile"] is None
     assert set(again.plan.annotations.values()) == {None}
     assert not again.plan.check
+    left = agent(again, bare, Result(result="Applied"))
+    assert isinstance(kubeadm.move_back(of(node("n1", agent=left), node("n2"))), DropAgent)
     assert kubeadm.move_back(of(node("n1"), node("n2"))) is None
 
 

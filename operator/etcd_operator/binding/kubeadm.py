@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from etcd_operator.agent.plan import Plan, Result
 from etcd_operator.binding import arguments
-from etcd_operator.binding.agent_pod import CONTAINER, PLAN_DIGEST, agent_name, plan_digest
+from etcd_operator.binding.agent_pod import BINDING, CONTAINER, PLAN_DIGEST, agent_name, plan_digest
 from etcd_operator.binding.observation import ControlPlaneNode, Seen
 from etcd_operator.binding.rules import Obstacle
 from etcd_operator.binding.status import is_ready
@@ -81,7 +81,7 @@ def move(seen: Seen, wanted: Wiring) -> Move | None:
 
 
 def move_back(seen: Seen) -> Move | None:
-    """The next step that gives the nodes their former arguments again, `None` when all have them.
+    """The next step that gives the nodes their former arguments again, `None` when all have them and no agent is left.
 
     Raises `UnreadableArgumentsError`, and ValueError for a note that somebody spoiled.
     """
@@ -96,7 +96,11 @@ def move_back(seen: Seen) -> Move | None:
         for node in seen.nodes
         if (noted := annotations(node.api_server or {})).get(BOUND_BY) == seen.identity and ORIGINAL in noted
     }
-    return _next(seen, plans, {})
+    if step := _next(seen, plans, {}):
+        return step
+    agents = ((node, node.agent) for node in seen.nodes if node.agent is not None)
+    mine = ((node, pod) for node, pod in agents if annotations(pod).get(BINDING) == seen.identity)
+    return next((DropAgent(node=node.name, pod=pod) for node, pod in mine), None)
 
 
 def is_wired(seen: Seen, node: ControlPlaneNode, flags: Mapping[str, str | None], authority: str) -> bool:
