@@ -61,6 +61,7 @@ class Tenant:
         ):
             paths[name] = self.folder / name
             paths[name].write_bytes(base64.b64decode(holder[key]))
+        self._session.trust_env = False
         self._session.verify, self._session.cert = str(paths["ca"]), (str(paths["cert"]), str(paths["key"]))
         self._server = cluster["server"]
 
