@@ -6,6 +6,7 @@ What etcd answers is given; the real ones are asked in the end-to-end tests.
 import asyncio
 import base64
 import copy
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -190,6 +191,21 @@ def test_of_two_that_begin_together_one_gets_the_prefix(world: World, rounds: Ro
             rounds(1, key=key)
     assert [bound(world, "b"), bound(world, "c")] == ["Bound", "PrefixTaken"]
     assert world.named("Deployment", "second")["spec"] == deployment()["spec"]
+
+
+def test_a_later_binding_of_the_same_name_does_not_inherit_the_prefix(world: World, rounds: Rounds) -> None:
+    rounds(3)
+    world.put("EtcdCluster", "e2", json.loads(json.dumps(cluster()).replace("a.ns.svc", "e2.ns.svc")))
+    world.put("Secret", "e2-client", secret(ACCESS))
+    world.put("Deployment", "second", deployment())
+    taken = binding(clusterRef={"name": "e2"}, target={"deployment": {"name": "second"}})
+    world.put("ApiServerBinding", "c", taken)
+    rounds(3, key=Key("ApiServerBinding", "ns", "c"))
+    world.put("ApiServerBinding", "b", binding(clusterRef={"name": "e2"}, acceptDifferentData=True))
+    before = arguments(world)
+    rounds(3)
+    assert bound(world) == "PrefixTaken"
+    assert arguments(world) == before
 
 
 def test_a_copy_that_somebody_adds_to_is_not_written_again(world: World, rounds: Rounds) -> None:

@@ -52,7 +52,9 @@ def node(
 
 
 def of(*nodes: ControlPlaneNode, secrets: tuple[str, ...] = (), **changes: Any) -> Seen:
-    plane = ControlPlane(is_host=False, nodes=nodes, secrets=frozenset(secrets), configuration=None)
+    plane = ControlPlane(
+        uid="k", access=("s", "1"), is_host=False, nodes=nodes, secrets=frozenset(secrets), configuration=None
+    )
     pods = tuple(each.api_server for each in nodes if each.api_server)
     base = {"binding": binding(target=TARGET), "cluster": exposed(), "workload": None, "agent_image": "operator:1"}
     return seen(**{**base, "control_plane": plane, "pods": pods, **changes})
@@ -297,6 +299,123 @@ def test_of_a_cluster_that_does_not_answer_nothing_is_claimed() -> None:
     assert (told.bound, told.needs_person) == ("Unknown", False)
 
 
+# --- what must not happen
+
+
+def told(at: Seen, **status: Any) -> Seen:
+    """After the status told the wiring."""
+    said = {"arguments": list(wanted(at).arguments), "clusterUID": "k", **status}
+    raw = at.binding.model_dump(by_alias=True, exclude_none=True, mode="json") | {"status": said}
+    return replace(at, binding=type(at.binding).model_validate(raw), raw=raw)
+
+
+def test_a_kubeconfig_that_leads_to_another_cluster_is_refused() -> None:
+    at = told(of(done("n1")))
+    assert rules.obstacle(at, wanted(at)) is None
+    found = rules.obstacle(told(at, clusterUID="another"), wanted(at))
+    assert found
+    assert found.reason == "AnotherCluster"
+
+
+def test_several_nodes_are_not_moved_one_by_one_to_an_etcd_with_other_data() -> None:
+    accepting = binding(target=TARGET, acceptDifferentData=True)
+    for nodes, expected in (((node("n1"), node("n2")), "WouldSplit"), ((node("n1"),), ""), ((done("n1"),) * 2, "")):
+        at = of(*nodes, binding=accepting)
+        found = rules.obstacle(at, wanted(at))
+        assert (found.reason if found else "") == expected
+
+
+def test_of_an_operator_that_may_not_know_its_own_cluster_that_is_asked() -> None:
+    at = of(node("n1"))
+    assert at.control_plane
+    unsure = replace(at, control_plane=replace(at.control_plane, is_host=None))
+    assert rules.obstacle(unsure, wanted(unsure))
+    allowed = replace(unsure, binding=binding(target=TARGET, allowHostCluster=True))
+    assert rules.obstacle(allowed, wanted(allowed)) is None
+
+
+def test_a_later_binding_of_the_same_name_is_another_one() -> None:
+    at = of(done("n1"))
+    raw = json.loads(json.dumps(at.raw))
+    raw["metadata"]["uid"] = "another-one"
+    later = replace(at, binding=type(at.binding).model_validate(raw), raw=raw)
+    assert later.identity != at.identity
+    assert isinstance(kubeadm.move(later, wanted(later)), DropAgent)
+
+
+@pytest.mark.parametrize(
+    ("at", "kept"),
+    [
+        (of(ControlPlaneNode(name="n1", ready=True, api_server=None, agent=None)), True),
+        (of(done("n1")), True),
+        (of(control_plane=None), True),
+        (of(node("n1")), False),
+    ],
+)
+def test_a_claim_stands_while_an_api_server_may_run_with_it(at: Seen, kept: bool) -> None:
+    assert rules.holds_claim(told(at)) is kept
+    assert not rules.holds_claim(at)
+
+
+def without_note(server: Manifest | None) -> Manifest:
+    """The static pod as kubeadm writes it anew when it upgrades, or joins another node."""
+    assert server
+    return {**server, "metadata": {"name": "kube-apiserver"}}
+
+
+def test_a_node_that_joined_later_gets_what_the_others_had() -> None:
+    joined = node("n2", without_note(done("n1").api_server))
+    at = told(of(done("n1"), joined))
+    step = kubeadm.move(at, wanted(at))
+    assert isinstance(step, StartAgent)
+    assert step.node == "n2"
+    assert json.loads(step.plan.annotations[wiring.ORIGINAL] or "")["etcd-servers"] == "https://127.0.0.1:2379"
+
+
+def upgraded(*, etcd: str = "  local:\n    dataDir: /var/lib/etcd\n") -> tuple[Seen, Manifest]:
+    """A control plane whose manifests kubeadm wrote anew after it was bound, and what kubeadm knows."""
+    at = told(of(done("n1"), done("n2")))
+    knows = config_map(f"apiVersion: kubeadm.k8s.io/v1beta4\netcd:\n{etcd}")
+    patch = configured(knows, wanted(at), at.identity)
+    assert patch
+    assert at.control_plane
+    anew = tuple(node(each.name, without_note(each.api_server)) for each in at.nodes)
+    plane = replace(at.control_plane, nodes=anew, configuration=merged(knows, patch))
+    return replace(at, control_plane=plane), knows
+
+
+def test_after_an_upgrade_by_kubeadm_the_former_arguments_are_those_that_it_knew() -> None:
+    at, _ = upgraded()
+    step = kubeadm.move_back(at)
+    assert isinstance(step, StartAgent)
+    assert step.plan.flags["etcd-servers"] == "https://127.0.0.1:2379"
+    assert step.plan.flags["etcd-cafile"] == "/etc/kubernetes/pki/etcd/ca.crt"
+    assert step.plan.flags["etcd-prefix"] is None
+
+
+def test_nodes_that_were_set_up_on_this_etcd_are_not_given_it_back_for_ever() -> None:
+    external = "".join(f"      - {url}\n" for url in URLS)
+    at, _ = upgraded(
+        etcd=f"  external:\n    endpoints:\n{external}    caFile: /ca\n    certFile: /c\n    keyFile: /k\n"
+    )
+    step = kubeadm.move_back(at)
+    assert isinstance(step, StartAgent)
+    flags = [f"--{name}={value}" for name, value in step.plan.flags.items() if value is not None]
+    back = tuple(node(each.name, static_pod(*flags)) for each in at.nodes)
+    assert at.control_plane
+    assert kubeadm.move_back(replace(at, control_plane=replace(at.control_plane, nodes=back))) is None
+
+
+def test_nodes_that_had_different_etcds_are_not_sent_back_to_them() -> None:
+    first, second = done("n1"), done("n2")
+    noted = json.loads(wiring.annotations(second.api_server or {})[wiring.ORIGINAL])
+    noted["etcd-servers"] = "https://elsewhere:2379"
+    assert second.api_server
+    second.api_server["metadata"]["annotations"][wiring.ORIGINAL] = json.dumps(noted)
+    with pytest.raises(ValueError, match="two clusters of one"):
+        kubeadm.move_back(told(of(first, second)))
+
+
 # --- what kubeadm knows
 
 
@@ -324,7 +443,7 @@ apiServer:
 def test_kubeadm_learns_of_the_etcd_and_forgets_it_again(text: str, prefix: str) -> None:
     at = of(node("n1"), binding=binding(target=TARGET, prefix=prefix))
     before = config_map(text)
-    patch = configured(before, wanted(at))
+    patch = configured(before, wanted(at), at.identity)
     assert patch
     assert patch["metadata"]["resourceVersion"] == "9"
     after = merged(before, patch)
@@ -333,16 +452,17 @@ def test_kubeadm_learns_of_the_etcd_and_forgets_it_again(text: str, prefix: str)
     assert told["etcd"]["external"]["keyFile"] == f"{PKI_FOLDER}/tls.key"
     assert "local" not in told["etcd"]
     assert ("/tenants/a" in json.dumps(told)) is (prefix != "/registry")
-    assert configured(after, wanted(at)) is None
-    back = restored(after)
+    assert configured(after, wanted(at), at.identity) is None
+    back = restored(after, at.identity)
     assert back
     former = yaml.safe_load(merged(after, back)["data"]["ClusterConfiguration"])
     former.get("apiServer", {}).pop("extraArgs", None) if text == V1BETA3 else None
     assert {key: value for key, value in former.items() if value != {}} == yaml.safe_load(text)
-    assert restored(before) is None
+    assert restored(before, at.identity) is None
+    assert restored(after, "ns/b/another") is None
 
 
 @pytest.mark.parametrize("text", ["", "- a", "{"])
 def test_what_is_no_kubeadms_is_left_alone(text: str) -> None:
-    assert configured(config_map(text), wanted(of(node("n1")))) is None
-    assert configured({}, wanted(of(node("n1")))) is None
+    assert configured(config_map(text), wanted(of(node("n1"))), "i") is None
+    assert configured({}, wanted(of(node("n1"))), "i") is None

@@ -42,6 +42,8 @@ class ApiServerBindingStatus(ApiModel):
     """The Secret, in the binding's namespace, that holds ca.crt, tls.crt and tls.key for the API server."""
     authority: str | None = None
     """Digest of the authorities that all instances trusted when all were last bound."""
+    cluster_uid: Annotated[str | None, Field(alias="clusterUID")] = None
+    """Of the cluster that a kubeconfig named when it was told first (the UID of kube-system): no other one is bound."""
     arguments: Annotated[tuple[str, ...], Field(json_schema_extra=ATOMIC)] = ()
     """The arguments that make the API server use this etcd."""
     instances: Annotated[tuple[InstanceStatus, ...], Field(json_schema_extra=BY_NAME)] = ()

@@ -80,6 +80,11 @@ class ControlPlanes:
         self._known[key] = _Known(version, made)
         return made
 
+    def client_of(self, namespace: str, name: str, access: tuple[str, str]) -> Kube | None:
+        """The very client by which a control plane was seen; `None` when there is another one by now."""
+        known = self._known.get((namespace, name))
+        return known.kube if known and known.version == access else None
+
     async def seen(self, binding: ApiServerBinding) -> ControlPlane | Unreachable:
         """What there is now, or why that is not known."""
         target = binding.spec.target.kubeadm
@@ -87,8 +92,9 @@ class ControlPlanes:
         kube = await self.client(binding)
         if isinstance(kube, Unreachable):
             return kube
+        version = self._known[binding.metadata.namespace, binding.metadata.name].version
         try:
-            return await self._read(kube, target)
+            return await self._read(kube, target, version)
         except (Forbidden, Unauthorized) as error:
             message = (
                 f"the kubeconfig in Secret {target.kubeconfig_ref.name} may not do what is needed: {error.message}"
@@ -98,7 +104,7 @@ class ControlPlanes:
             message = f"the API server that Secret {target.kubeconfig_ref.name} names does not answer: {error}"
             return Unreachable(reason="ApiServerUnreachable", message=message, waits=True)
 
-    async def _read(self, kube: Kube, target: KubeadmTarget) -> ControlPlane:
+    async def _read(self, kube: Kube, target: KubeadmTarget, access: tuple[str, str]) -> ControlPlane:
         uid, nodes, servers, agents, secrets, configuration = await asyncio.gather(
             _uid(kube),
             kube.list(NODES, None, labels=target.node_selector),
@@ -111,7 +117,9 @@ class ControlPlanes:
         by_name = {pod["metadata"]["name"]: pod for pod in agents}
         ready = {node["metadata"]["name"]: is_ready(node) for node in nodes}
         return ControlPlane(
-            is_host=uid == await self._host_uid(),
+            uid=uid,
+            access=access,
+            is_host=uid == host if (host := await self._host_uid()) else None,
             nodes=tuple(
                 ControlPlaneNode(
                     name=name, ready=ready[name], api_server=by_node.get(name), agent=by_name.get(agent_name(name))

@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 #: Seconds until the next look: while instances restart, while something is in the way, and at rest, when only an edit
 #: of the workload could have changed anything (the EtcdCluster's changes come by themselves).
 UNDER_WAY, IN_THE_WAY, RESTING = 1.0, 5.0, 10.0
+#: Seconds until a cluster that does not answer is asked again: each such look takes some seconds of a worker.
+FAR_AWAY = 30.0
 #: By how much each further binding stretches the rest: a thousand cost no more than one look a minute each.
 RESTING_PER_BINDING = 0.06
 #: Seconds until two etcds that held different things are read again.
@@ -65,8 +67,8 @@ class ApiServerBindingController:
         self._node_hands = NodeHands(self._planes)
         #: Which EtcdCluster each binding follows.
         self._followed: dict[Key, Key] = {}
-        #: When a binding's API server was last put right, and by whom it had been changed.
-        self._corrections: dict[Key, deque[tuple[float, str]]] = {}
+        #: When a binding's API server, or that on a node, was last put right, and by whom it had been changed.
+        self._corrections: dict[tuple[Key, str], deque[tuple[float, str]]] = {}
         #: What each workload was given last: whoever replaces it whole takes our notes on it away as well.
         self._given: dict[Key, str] = {}
         #: What two etcds held, when, and whether the API server was stopped then.
@@ -80,8 +82,9 @@ class ApiServerBindingController:
         """One round; raises what kept it from being carried out."""
         seen = await self._observer.seen(key.namespace, key.name)
         if seen is None:
-            for memory in (self._followed, self._corrections, self._given, self._compared):
+            for memory in (self._followed, self._given, self._compared):
                 memory.pop(key, None)
+            self._corrections = {each: when for each, when in self._corrections.items() if each[0] != key}
             await self._planes.forget(key.namespace, key.name)
             return Result()
         reference = seen.binding.spec.cluster_ref
@@ -90,11 +93,11 @@ class ApiServerBindingController:
             return await self._let_go(seen)
         wanted = wiring.wiring(seen)
         stands = rules.obstacle(seen, wanted)
-        acted, note = False, ""
+        acted, waits = False, None
         if stands is None and wanted is not None:
             try:
                 if seen.control_plane is not None:
-                    stands, acted, note = await self._wire_nodes(key, seen, wanted)
+                    stands, acted, waits = await self._wire_nodes(key, seen, wanted)
                 else:
                     stands, acted = await self._bring_about(key, seen, wanted)
             except Conflict as error:
@@ -104,9 +107,9 @@ class ApiServerBindingController:
                 stands = Obstacle(reason="NameTaken", summary="A Secret is in the way", message=str(error))
             except (Forbidden, Invalid) as error:
                 stands = Obstacle(reason="Refused", summary="The API server refused it", message=error.message)
-        await self._tell(seen, wanted, stands, pending=acted, note=note)
-        if note:
-            return Result(requeue_after=UNDER_WAY)
+        await self._tell(seen, wanted, stands, pending=acted, note=waits.message if waits else "")
+        if waits:
+            return Result(requeue_after=waits.seconds)
         return Result(requeue_after=0.0 if acted else self._next_look(seen, wanted, stands))
 
     async def _bring_about(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool]:
@@ -135,32 +138,34 @@ class ApiServerBindingController:
             self._note(key, seen, wanted, drifted_by)
         return stands, stands is None
 
-    async def _wire_nodes(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool, str]:
+    async def _wire_nodes(self, key: Key, seen: Seen, wanted: Wiring) -> tuple[Obstacle | None, bool, Wait | None]:
         """The next step on the nodes of another cluster: what is in its way, whether it was taken, what is waited for.
 
         What is told comes first here as well, see `_bring_about`.
         """
         if await self._hands.keep_finalizer(seen):
-            return None, True, ""
+            return None, True, None
         step = kubeadm.move(seen, wanted)
         match step:
             case Obstacle():
-                return step, False, ""
+                return step, False, None
             case Wait():
-                return None, False, step.message
+                return None, False, step
             case None:
-                return None, await self._configure(seen, wanted), ""
-        if contender := self._contender(key):
-            return rules.contested(seen, contender), False, ""
-        if seen.binding.status.arguments == wanted.arguments:
+                return None, await self._configure(seen, wanted), None
+        node = "" if isinstance(step, DropSecret) else step.node
+        if node and (contender := self._contender(key, node)):
+            return rules.contested(seen, contender), False, None
+        told = seen.binding.status
+        if told.arguments == wanted.arguments and seen.control_plane and told.cluster_uid == seen.control_plane.uid:
             await self._node_hands.carry_out(seen, step)
             self._note_step(key, seen, wanted, step)
-        return None, True, ""
+        return None, True, None
 
     async def _configure(self, seen: Seen, wanted: Wiring) -> bool:
         """Let kubeadm know which etcd its API servers use; whether it had to be told."""
         assert seen.control_plane is not None
-        patch = configured(seen.control_plane.configuration or {}, wanted)
+        patch = configured(seen.control_plane.configuration or {}, wanted, seen.identity)
         if patch is None:
             return False
         await self._node_hands.configure(seen, patch)
@@ -203,7 +208,7 @@ class ApiServerBindingController:
         Where that cluster cannot be reached, or a node fails, it goes on until somebody sets spec.onDelete to Keep.
         """
         if seen.unreachable is not None:
-            if not seen.unreachable.waits:
+            if not seen.unreachable.waits or seen.unreachable.reason == "KubeconfigNotFound":
                 raise ValueError(seen.unreachable.message)
             self._events.emit(seen.raw, "Warning", "NotRestored", f"{seen.unreachable.message}; {_GIVE_UP}")
             return False
@@ -216,7 +221,7 @@ class ApiServerBindingController:
                 return False
             case None:
                 assert seen.control_plane is not None
-                if patch := restored(seen.control_plane.configuration or {}):
+                if patch := restored(seen.control_plane.configuration or {}, seen.identity):
                     await self._node_hands.configure(seen, patch)
                 self._events.emit(
                     seen.raw, "Normal", "Restored", "all API servers have their former etcd arguments again"
@@ -233,7 +238,7 @@ class ApiServerBindingController:
                 self._events.emit(seen.raw, "Normal", "Wiring", told)
             case DropAgent(node=node, drifted=True):
                 who = f"somebody on node {node}"
-                self._corrections.setdefault(key, deque(maxlen=CORRECTIONS)).append((monotonic(), who))
+                self._corrections.setdefault((key, node), deque(maxlen=CORRECTIONS)).append((monotonic(), who))
                 told = f"{who} had changed the etcd arguments in its manifest"
                 self._events.emit(seen.raw, "Warning", "DriftCorrected", told)
 
@@ -241,16 +246,16 @@ class ApiServerBindingController:
         log.info("binding.wired", servers=wanted.servers, drifted_by=drifted_by)
         target = rules.target_name(seen.binding)
         if drifted_by:
-            self._corrections.setdefault(key, deque(maxlen=CORRECTIONS)).append((monotonic(), drifted_by))
+            self._corrections.setdefault((key, ""), deque(maxlen=CORRECTIONS)).append((monotonic(), drifted_by))
             self._events.emit(
                 seen.raw, "Warning", "DriftCorrected", f"{drifted_by} had changed the etcd arguments of {target}"
             )
         else:
             self._events.emit(seen.raw, "Normal", "Wired", f"{target} gets --etcd-servers={','.join(wanted.servers)}")
 
-    def _contender(self, key: Key) -> str:
+    def _contender(self, key: Key, node: str = "") -> str:
         """Who undid the last corrections, if those were too many in too short a time."""
-        lately = [who for at, who in self._corrections.get(key, ()) if monotonic() - at < WITHIN]
+        lately = [who for at, who in self._corrections.get((key, node), ()) if monotonic() - at < WITHIN]
         return lately[-1] if len(lately) >= CORRECTIONS else ""
 
     async def _tell(
@@ -271,7 +276,7 @@ class ApiServerBindingController:
 
     def _next_look(self, seen: Seen, wanted: Wiring | None, stands: Obstacle | None) -> float:
         if stands is not None:
-            return IN_THE_WAY
+            return FAR_AWAY if seen.unreachable else IN_THE_WAY
         told = verdict(seen, wanted, None, instances(seen, wanted), pending=False)
         return UNDER_WAY if told.bound == "False" else max(RESTING, RESTING_PER_BINDING * len(self._followed))
 

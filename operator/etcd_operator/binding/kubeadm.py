@@ -5,13 +5,15 @@ stay when they are done. So there is nothing to remember, and a crash costs at m
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from etcd_operator.agent.plan import Plan, Result
 from etcd_operator.binding import arguments
 from etcd_operator.binding.agent_pod import BINDING, CONTAINER, PLAN_DIGEST, agent_name, plan_digest
+from etcd_operator.binding.arguments import ETCD_FLAGS
+from etcd_operator.binding.kubeadm_config import original_flags
 from etcd_operator.binding.observation import ControlPlaneNode, Seen
 from etcd_operator.binding.rules import Obstacle
 from etcd_operator.binding.status import is_ready
@@ -36,6 +38,8 @@ _AGAIN = {
 _MUCH_LATER = timedelta(minutes=10)
 #: How long the kubelet may take to tell of a static pod that it has started already.
 _LAG = timedelta(minutes=1)
+#: Seconds until a node that is down is looked at again.
+_LATER = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +69,10 @@ class DropSecret:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """Something is under way; the message says what."""
+    """Something is under way; the message says what. seconds: until it is worth another look."""
 
     message: str
+    seconds: float = 1.0
 
 
 Move = StartAgent | DropAgent | DropSecret | Wait | Obstacle
@@ -85,22 +90,43 @@ def move_back(seen: Seen) -> Move | None:
 
     Raises `UnreadableArgumentsError`, and ValueError for a note that somebody spoiled.
     """
+    former = _former_flags(seen)
+    if len({flags.get("etcd-servers") for flags in former.values()}) > 1:
+        raise ValueError("its nodes had different etcds before, which would make two clusters of one")
     plans = {
         node.name: Plan(
-            flags=noted_flags(noted[ORIGINAL]),
+            flags=former[node.name],
             annotations=dict.fromkeys((ORIGINAL, BOUND_BY, AUTHORITY)),
             before=_flags(seen, node),
             check=False,
             patience=_patience(seen),
         )
         for node in seen.nodes
-        if (noted := annotations(node.api_server or {})).get(BOUND_BY) == seen.identity and ORIGINAL in noted
+        if node.name in former and not _has_back(seen, node, former[node.name])
     }
     if step := _next(seen, plans, {}):
         return step
     agents = ((node, node.agent) for node in seen.nodes if node.agent is not None)
     mine = ((node, pod) for node, pod in agents if annotations(pod).get(BINDING) == seen.identity)
     return next((DropAgent(node=node.name, pod=pod) for node, pod in mine), None)
+
+
+def _former_flags(seen: Seen) -> dict[str, dict[str, str | None]]:
+    """What each node is to have again that uses this etcd because of the binding; none where it wired none."""
+    names = sorted(ETCD_FLAGS & {each.partition("=")[0].removeprefix("--") for each in seen.binding.status.arguments})
+    own = [node for node in seen.nodes if annotations(node.api_server or {}).get(BOUND_BY) == seen.identity]
+    known = seen.control_plane.configuration if seen.control_plane else None
+    if not own and original_flags(known or {}, seen.identity) is None:
+        return {}
+    mine = [node for node in seen.nodes if node in own or _uses_it(seen, node)]
+    return {node.name: noted_flags(_original(seen, node, names)) for node in mine}
+
+
+def _has_back(seen: Seen, node: ControlPlaneNode, former: Mapping[str, str | None]) -> bool:
+    """Whether the node has its former flags, and no note of the binding."""
+    told = _flags(seen, node)
+    as_before = all(told.get(name) == value for name, value in former.items())
+    return as_before and annotations(node.api_server or {}).get(BOUND_BY) != seen.identity
 
 
 def is_wired(seen: Seen, node: ControlPlaneNode, flags: Mapping[str, str | None], authority: str) -> bool:
@@ -118,18 +144,49 @@ def _flags(seen: Seen, node: ControlPlaneNode) -> dict[str, str]:
 
 
 def _plan(seen: Seen, node: ControlPlaneNode, wanted: Wiring) -> Plan:
-    before, noted = _flags(seen, node), annotations(node.api_server or {})
-    original = json.dumps({flag: before.get(flag) for flag in wanted.flags}, sort_keys=True)
-    former = noted.get(ORIGINAL, original) if noted.get(BOUND_BY) == seen.identity else original
+    before = _flags(seen, node)
     assert seen.cluster is not None
     return Plan(
         flags=dict(wanted.flags),
-        annotations={ORIGINAL: former, BOUND_BY: seen.identity, AUTHORITY: wanted.authority or None},
+        annotations={
+            ORIGINAL: _original(seen, node, list(wanted.flags)),
+            BOUND_BY: seen.identity,
+            AUTHORITY: wanted.authority or None,
+        },
         before=before,
         ours=tuple(sorted(external_servers(seen.cluster))),
         accept_different_data=seen.binding.spec.accept_different_data,
         patience=_patience(seen),
     )
+
+
+def _original(seen: Seen, node: ControlPlaneNode, names: Sequence[str]) -> str:
+    """The flags that the node had before it was bound, as JSON.
+
+    kubeadm writes manifests anew when it upgrades or joins a node, with the etcd that it was told of and without our
+    note: such a node had what the other nodes had, or what kubeadm knew then.
+    """
+    own = annotations(node.api_server or {})
+    if own.get(BOUND_BY) == seen.identity and ORIGINAL in own:
+        return own[ORIGINAL]
+    if _uses_it(seen, node):
+        noted = (annotations(each.api_server or {}) for each in seen.nodes)
+        others = [each[ORIGINAL] for each in noted if each.get(BOUND_BY) == seen.identity and ORIGINAL in each]
+        if others:
+            return others[0]
+        known = seen.control_plane.configuration if seen.control_plane else None
+        if (flags := original_flags(known or {}, seen.identity)) is not None:
+            return json.dumps({name: flags.get(name) for name in names}, sort_keys=True)
+    before = _flags(seen, node)
+    return json.dumps({name: before.get(name) for name in names}, sort_keys=True)
+
+
+def _uses_it(seen: Seen, node: ControlPlaneNode) -> bool:
+    """Whether the node's API server sends its requests to this EtcdCluster and nowhere else."""
+    servers = [each.strip() for each in _flags(seen, node).get("etcd-servers", "").split(",") if each.strip()]
+    told = [each.partition("=")[2] for each in seen.binding.status.arguments if each.startswith("--etcd-servers=")]
+    ours = {*(told[0].split(",") if told else ()), *(external_servers(seen.cluster) if seen.cluster else ())}
+    return bool(servers) and set(servers) <= ours
 
 
 def _patience(seen: Seen) -> float:
@@ -153,9 +210,9 @@ def _next(seen: Seen, plans: Mapping[str, Plan], files: Mapping[str, bytes]) -> 
     sick = [node.name for node in seen.nodes if not (node.ready and is_ready(node.api_server))]
     for node in sorted(unsettled, key=lambda each: each.name not in sick):
         if others := [name for name in sick if name != node.name]:
-            return Wait(message=f"the API server on {others[0]} is not ready: one at a time")
+            return Wait(message=f"the API server on {others[0]} is not ready: one at a time", seconds=_LATER)
         if not node.ready:
-            return Wait(message=f"node {node.name} is not ready")
+            return Wait(message=f"node {node.name} is not ready", seconds=_LATER)
         return _renew(seen, node, plans[node.name], files)
     return None
 
@@ -168,7 +225,8 @@ def _renew(seen: Seen, node: ControlPlaneNode, plan: Plan, files: Mapping[str, b
     ended = _ended(node.agent)
     if did_it and ended and seen.at - ended[0] < _LAG:
         return Wait(message=f"node {node.name} has yet to tell of its new API server")
-    return DropAgent(node=node.name, pod=node.agent, drifted=did_it)
+    changed = any(_flags(seen, node).get(name) != value for name, value in plan.flags.items())
+    return DropAgent(node=node.name, pod=node.agent, drifted=did_it and changed)
 
 
 def _agent(seen: Seen, node: ControlPlaneNode, pod: Manifest, digest: str) -> Move | None:

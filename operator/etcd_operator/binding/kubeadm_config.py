@@ -7,20 +7,22 @@ Source: kubeadm's ClusterConfiguration, v1beta3 and v1beta4 (k8s.io/kubernetes, 
 import json
 from typing import Any
 
-import yaml
-
+from etcd_operator.agent import manifest
+from etcd_operator.agent.manifest import ManifestError
 from etcd_operator.binding.arguments import DEFAULT_PREFIX
-from etcd_operator.binding.wiring import ORIGINAL, Wiring, annotations
+from etcd_operator.binding.wiring import BOUND_BY, ORIGINAL, Wiring, annotations
 from etcd_operator.resources.names import Manifest
 
 _KEY = "ClusterConfiguration"
 _PREFIX = "etcd-prefix"
+#: The certificate by which kubeadm's API servers know its own etcd.
+_CLIENT = "/etc/kubernetes/pki/apiserver-etcd-client"
 
 
-def configured(config_map: Manifest, wanted: Wiring) -> Manifest | None:
+def configured(config_map: Manifest, wanted: Wiring, identity: str) -> Manifest | None:
     """The merge patch that tells kubeadm of the etcd, `None` where it knows, or where it is no kubeadm's.
 
-    Notes what it knew before.
+    Notes what it knew before, and which binding changed that.
     """
     before = _read(config_map)
     if before is None:
@@ -34,40 +36,68 @@ def configured(config_map: Manifest, wanted: Wiring) -> Manifest | None:
     if after == before:
         return None
     original = json.dumps({"etcd": before.get("etcd"), "prefix": _prefix(before)}, sort_keys=True)
-    return _patch(config_map, after, annotations(config_map).get(ORIGINAL, original))
+    noted = annotations(config_map)
+    former = noted.get(ORIGINAL, original) if noted.get(BOUND_BY) == identity else original
+    return _patch(config_map, after, former, identity)
 
 
-def restored(config_map: Manifest) -> Manifest | None:
-    """The merge patch that lets kubeadm know what it did before, `None` where nothing is noted.
+def original_flags(config_map: Manifest, identity: str) -> dict[str, str] | None:
+    """The etcd flags that kubeadm gave API servers before that binding changed what it knows; `None` where it did not.
+
+    As kubeadm writes them into manifests (cmd/kubeadm/app/phases/controlplane/manifests.go). Raises ValueError for a
+    note that somebody spoiled.
+    """
+    former = _former(config_map, identity)
+    if former is None:
+        return None
+    external = (former.get("etcd") or {}).get("external")
+    found = {
+        "etcd-servers": ",".join(external["endpoints"]) if external else "https://127.0.0.1:2379",
+        "etcd-cafile": (external or {}).get("caFile", "" if external else "/etc/kubernetes/pki/etcd/ca.crt"),
+        "etcd-certfile": (external or {}).get("certFile", "" if external else f"{_CLIENT}.crt"),
+        "etcd-keyfile": (external or {}).get("keyFile", "" if external else f"{_CLIENT}.key"),
+        _PREFIX: former.get("prefix") or "",
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _former(config_map: Manifest, identity: str) -> dict[str, Any] | None:
+    noted = annotations(config_map)
+    if noted.get(BOUND_BY) != identity or ORIGINAL not in noted:
+        return None
+    former = json.loads(noted[ORIGINAL])
+    if not isinstance(former, dict):
+        raise ValueError(f"annotation {ORIGINAL} of ConfigMap {config_map['metadata']['name']} holds no object")
+    return former
+
+
+def restored(config_map: Manifest, identity: str) -> Manifest | None:
+    """The merge patch that lets kubeadm know what it did before, `None` where that binding noted nothing.
 
     Raises ValueError for a note that somebody spoiled.
     """
-    now, noted = _read(config_map), annotations(config_map).get(ORIGINAL)
-    if now is None or noted is None:
+    now, former = _read(config_map), _former(config_map, identity)
+    if now is None or former is None:
         return None
-    former = json.loads(noted)
-    if not isinstance(former, dict):
-        raise ValueError(f"annotation {ORIGINAL} of ConfigMap {config_map['metadata']['name']} holds no object")
     after = {key: value for key, value in now.items() if key != "etcd"}
     if former.get("etcd") is not None:
         after["etcd"] = former["etcd"]
-    return _patch(config_map, _with_prefix(after, former.get("prefix")), None)
+    return _patch(config_map, _with_prefix(after, former.get("prefix")), None, None)
 
 
 def _read(config_map: Manifest) -> dict[str, Any] | None:
     try:
-        found = yaml.safe_load((config_map.get("data") or {}).get(_KEY) or "")
-    except yaml.YAMLError:
+        return manifest.read(((config_map.get("data") or {}).get(_KEY) or "").encode())
+    except ManifestError:
         return None
-    return found if isinstance(found, dict) else None
 
 
-def _patch(config_map: Manifest, after: dict[str, Any], noted: str | None) -> Manifest:
+def _patch(config_map: Manifest, after: dict[str, Any], noted: str | None, identity: str | None) -> Manifest:
     """With the version that was read: it is one text, in which an edit in between would be lost."""
     version = config_map["metadata"]["resourceVersion"]
     return {
-        "metadata": {"resourceVersion": version, "annotations": {ORIGINAL: noted}},
-        "data": {_KEY: yaml.safe_dump(after, sort_keys=False)},
+        "metadata": {"resourceVersion": version, "annotations": {ORIGINAL: noted, BOUND_BY: identity}},
+        "data": {_KEY: manifest.write(after).decode()},
     }
 
 
@@ -84,7 +114,7 @@ def _with_prefix(config: dict[str, Any], prefix: str | None) -> dict[str, Any]:
     if _prefix(config) == prefix:
         return config
     server = dict(config.get("apiServer") or {})
-    arguments = server.get("extraArgs") or ([] if str(config.get("apiVersion", "")).endswith("v1beta4") else {})
+    arguments = server.get("extraArgs") or ({} if str(config.get("apiVersion", "")).endswith("v1beta3") else [])
     if isinstance(arguments, dict):
         kept: Any = {name: value for name, value in arguments.items() if name != _PREFIX}
         kept |= {} if prefix is None else {_PREFIX: prefix}

@@ -6,7 +6,7 @@ I/O with that cluster; decides nothing.
 from etcd_operator.binding.agent_pod import KUBE_SYSTEM, agent_pod, agent_secret
 from etcd_operator.binding.control_plane import ControlPlanes
 from etcd_operator.binding.kubeadm import DropAgent, DropSecret, StartAgent
-from etcd_operator.binding.observation import Seen, Unreachable
+from etcd_operator.binding.observation import Seen
 from etcd_operator.kube import Kube, Manifest, Unavailable
 from etcd_operator.kube.resources import CONFIGMAPS, PODS, SECRETS
 
@@ -19,7 +19,7 @@ class NodeHands:
 
     async def carry_out(self, seen: Seen, step: StartAgent | DropAgent | DropSecret) -> None:
         """One step; raises `Conflict` where somebody was faster, and other `KubeError`s."""
-        kube = await self._kube(seen)
+        kube = self._kube(seen)
         match step:
             case StartAgent(node=node, plan=plan, files=files):
                 await kube.apply(agent_secret(node, plan, files))
@@ -35,10 +35,13 @@ class NodeHands:
         assert seen.control_plane is not None
         assert seen.control_plane.configuration is not None
         name = seen.control_plane.configuration["metadata"]["name"]
-        await (await self._kube(seen)).patch(CONFIGMAPS, KUBE_SYSTEM, name, patch, kind="merge")
+        await self._kube(seen).patch(CONFIGMAPS, KUBE_SYSTEM, name, patch, kind="merge")
 
-    async def _kube(self, seen: Seen) -> Kube:
-        kube = await self._planes.client(seen.binding)
-        if isinstance(kube, Unreachable):
-            raise Unavailable(status=0, reason=kube.reason, message=kube.message)
+    def _kube(self, seen: Seen) -> Kube:
+        """The cluster that was judged, and no other one that the Secret may name by now; raises `Unavailable`."""
+        assert seen.control_plane is not None
+        metadata = seen.binding.metadata
+        kube = self._planes.client_of(metadata.namespace, metadata.name, seen.control_plane.access)
+        if kube is None:
+            raise Unavailable(status=0, reason="KubeconfigChanged", message="another kubeconfig is read now")
         return kube

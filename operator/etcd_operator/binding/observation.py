@@ -44,6 +44,11 @@ class Rival:
         )
 
     @property
+    def identity(self) -> str:
+        """What tells it from all others, also from former ones of its name and those of other clusters."""
+        return f"{self.namespace}/{self.name}/{self.age[1][:8]}"
+
+    @property
     def workload(self) -> tuple[str, str, str] | None:
         """Namespace, kind and name of its Deployment or StatefulSet; of the Secret that opens another cluster."""
         for kind in ("deployment", "statefulSet"):
@@ -72,11 +77,14 @@ class ControlPlaneNode:
 class ControlPlane:
     """What there is of a control plane that kubeadm made.
 
-    is_host: whether it is the cluster that the operator runs in. secrets: names of those that agents were given.
-    configuration: the ConfigMap by which kubeadm upgrades it.
+    uid: of its kube-system, which no other cluster has. access: which version of which kubeconfig led there. is_host:
+    whether it is the cluster that the operator runs in, `None` where it may not know. secrets: names of those that
+    agents were given. configuration: the ConfigMap by which kubeadm upgrades it.
     """
 
-    is_host: bool
+    uid: str
+    access: tuple[str, str]
+    is_host: bool | None
     nodes: tuple[ControlPlaneNode, ...]
     secrets: frozenset[str]
     configuration: Manifest | None
@@ -125,8 +133,8 @@ class Seen:
 
     @property
     def identity(self) -> str:
-        """The binding, as other clusters are told of it."""
-        return f"{self.binding.metadata.namespace}/{self.binding.metadata.name}"
+        """The binding, as other clusters are told of it; a later one of its name is another one."""
+        return self.as_rival.identity
 
     @property
     def nodes(self) -> tuple[ControlPlaneNode, ...]:

@@ -115,7 +115,7 @@ def _target_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
 
 def _control_plane_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     """The same of another cluster's nodes, however two bindings may call that cluster; whoever is gone has nothing."""
-    others = {f"{other.namespace}/{other.name}" for other in seen.others}
+    others = {other.identity for other in seen.others}
     for node in seen.nodes:
         for holder, key in ((node.api_server, wiring.BOUND_BY), (node.agent, BINDING)):
             named = wiring.annotations(holder or {}).get(key, "")
@@ -135,7 +135,7 @@ def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     that were told nothing yet the younger ones do. What was told is in the status before anything is changed.
     """
     mine = seen.as_rival
-    if runs_with_it(seen):
+    if _runs_with_it(seen):
         return None
     for other in seen.others:
         rival = other.cluster == mine.cluster and (mine.workload is None or other.workload != mine.workload)
@@ -150,15 +150,29 @@ def _prefix_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     return None
 
 
-def runs_with_it(seen: Seen) -> bool:
-    """Whether the API server was wired by this binding; of one that a person wires: whether it was told how."""
+def _runs_with_it(seen: Seen) -> bool:
+    """Whether the API server uses this EtcdCluster below this prefix, from this binding.
+
+    That a workload was wired by one of this name is not enough: it may have been a former one, of another EtcdCluster.
+    """
+    if not holds_claim(seen):
+        return False
+    try:
+        return not needs_comparison(seen)
+    except UnreadableArgumentsError:
+        return True
+
+
+def holds_claim(seen: Seen) -> bool:
+    """Whether what was told stays told, as API servers run with it, or may; others keep off the prefix by that."""
+    told = bool(seen.binding.status.arguments)
     if seen.binding.spec.target.manual is not None:
-        return bool(seen.binding.status.arguments)
-    if seen.binding.spec.target.kubeadm is not None:
-        noted = (wiring.annotations(node.api_server or {}) for node in seen.nodes)
-        told = seen.control_plane is None and bool(seen.binding.status.arguments)
-        return told or any(each.get(wiring.BOUND_BY) == seen.identity for each in noted)
-    return wiring.is_wired_by_it(seen)
+        return told
+    if seen.binding.spec.target.kubeadm is None:
+        return wiring.is_wired_by_it(seen)
+    unknown = not seen.nodes or any(node.api_server is None for node in seen.nodes)
+    noted = (wiring.annotations(each or {}) for node in seen.nodes for each in (node.api_server, node.agent))
+    return told and (unknown or any(seen.identity in (each.get(wiring.BOUND_BY), each.get(BINDING)) for each in noted))
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -187,6 +201,8 @@ def _not_exposed(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
         remedy = "set spec.access.members of the EtcdCluster to NodePort"
     elif not members and (not cluster.spec.proxy.enabled or cluster.spec.proxy.service.type == "ClusterIP"):
         remedy = "set spec.proxy.service.type of the EtcdCluster to NodePort or LoadBalancer"
+    elif cluster.status.bootstrap is not None:
+        remedy = "its Services have no port or address yet, or the operator may not read nodes"
     else:
         return None
     return Obstacle(
@@ -207,6 +223,38 @@ def _target_unreachable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
         message=told.message,
         waits=told.waits,
     )
+
+
+def _another_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """The target is immutable, the Secret that leads there is not."""
+    bound = seen.binding.status.cluster_uid
+    if seen.control_plane is None or bound in (None, seen.control_plane.uid):
+        return None
+    return Obstacle(
+        reason="AnotherCluster",
+        summary="The kubeconfig names another cluster",
+        message=f"the kubeconfig leads to another cluster than the one that was bound (kube-system has the UID"
+        f" {seen.control_plane.uid}, not {bound}): put the right one back, or create another binding",
+    )
+
+
+def _would_split(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
+    """Nodes change one after the other: until the last has, two etcds with different data would be written to."""
+    if not seen.binding.spec.accept_different_data or len(seen.nodes) < 2 or seen.cluster is None:
+        return None
+    for named, container in _containers(seen):
+        servers, prefix = arguments.current(container)
+        listed = [each for each in servers.split(",") if each.strip()]
+        same = prefix == arguments.normal_prefix(seen.binding.spec.prefix)
+        if listed and not (same and all(wiring.is_ours(each, seen.cluster) for each in listed)):
+            return Obstacle(
+                reason="WouldSplit",
+                summary="API servers would use two etcds at once",
+                message=f"{named} uses another etcd ({servers}), and of several nodes one is changed after the other:"
+                " stop all API servers, bring their data into the EtcdCluster, start them with"
+                " status.endpoints.external of it, and take spec.acceptDifferentData away",
+            )
+    return None
 
 
 def _no_nodes(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
@@ -260,6 +308,13 @@ def _host_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     if seen.binding.spec.allow_host_cluster:
         return None
     named = [pod["metadata"]["name"] for pod in seen.pods if pod.get("status", {}).get("podIP") in seen.host_addresses]
+    if seen.control_plane is not None and seen.control_plane.is_host is None:
+        return Obstacle(
+            reason="HostCluster",
+            summary="It may be the operator's own API server",
+            message="whether it is the API server of the operator's own cluster is not known, as the operator may not"
+            " read namespace kube-system there: set spec.allowHostCluster: true if it is not, or if you mean it",
+        )
     if seen.control_plane is not None:  # two clusters may have the same addresses, but no two the same UIDs
         named = [pod["metadata"]["name"] for pod in seen.pods] if seen.control_plane.is_host else []
     if not named:
@@ -337,9 +392,11 @@ _RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
     _no_image,
     _target_taken,
     _control_plane_taken,
+    _another_cluster,
     _host_cluster,
     _unreadable,
     _overrides,
+    _would_split,
     _volume_taken,
 )
 

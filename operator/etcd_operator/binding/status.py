@@ -11,7 +11,7 @@ from etcd_operator.api import ApiServerBindingStatus, Condition, InstanceStatus
 from etcd_operator.binding import arguments
 from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.observation import Seen
-from etcd_operator.binding.rules import COMPARED, Obstacle, cluster_name, runs_with_it, target_name
+from etcd_operator.binding.rules import COMPARED, Obstacle, cluster_name, holds_claim, target_name
 from etcd_operator.binding.wiring import AUTHORITY, Wiring
 from etcd_operator.resources.names import GROUP, Manifest
 
@@ -94,6 +94,7 @@ def status(
         ready=None if seen.workload is None and seen.control_plane is None else f"{ready}/{total}",
         secret_name=wanted.secret if wanted else None,
         authority=wanted.authority if wanted and told.bound == "True" else seen.binding.status.authority,
+        cluster_uid=_cluster_uid(seen, allowed=allowed),
         arguments=_arguments(seen, wanted, allowed=allowed),
         instances=pods,
         conditions=(_condition(seen, "Bound", told), _condition(seen, "Degraded", degraded)),
@@ -117,7 +118,13 @@ def _arguments(seen: Seen, wanted: Wiring | None, *, allowed: bool) -> tuple[str
     """They are told once nothing forbids them, and stay told to an API server that runs with them."""
     if wanted and allowed:
         return wanted.arguments
-    return seen.binding.status.arguments if runs_with_it(seen) else ()
+    return seen.binding.status.arguments if holds_claim(seen) else ()
+
+
+def _cluster_uid(seen: Seen, *, allowed: bool) -> str | None:
+    """It is told together with the first arguments, and never changes."""
+    found = seen.control_plane.uid if seen.control_plane and allowed else None
+    return seen.binding.status.cluster_uid or found
 
 
 def status_manifest(seen: Seen, told: ApiServerBindingStatus) -> Manifest:
