@@ -236,8 +236,15 @@ def test_what_cannot_be_is_told(hosted: Hosted, reason: str, spec: dict[str, Any
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"target": {}}, "exactly one of deployment, statefulSet and manual"),
-        ({"target": {"manual": {}, "deployment": {"name": "x"}}}, "exactly one of deployment, statefulSet and manual"),
+        ({"target": {}}, "exactly one of deployment, statefulSet, kubeadm and manual"),
+        (
+            {"target": {"kubeadm": {"kubeconfigRef": {"name": "x"}, "readyWithin": "5s"}}},
+            "a duration between 30s and 1h",
+        ),
+        (
+            {"target": {"manual": {}, "deployment": {"name": "x"}}},
+            "exactly one of deployment, statefulSet, kubeadm and manual",
+        ),
         ({"prefix": "registry"}, "spec.prefix"),
         ({"prefix": "/x/../registry"}, "spec.prefix"),
         ({"endpoints": "All"}, "spec.endpoints"),
