@@ -68,11 +68,13 @@ def test_what_bindings_tell_and_what_their_instances_run_with_is_listed() -> Non
         return bindings[str(namespace)]
 
     kube = cast(Kube, SimpleNamespace(list=found))
-    assert asyncio.run(listed(kube, ("ns", "other"))) == {
-        "https://192.0.2.1:30000",
-        "https://192.0.2.1:30001",
-        "https://[2001:db8::1]:30002",
-    }
+    assert asyncio.run(listed(kube, ("ns", "other"))) == frozenset(
+        {
+            "https://192.0.2.1:30000",
+            "https://192.0.2.1:30001",
+            "https://[2001:db8::1]:30002",
+        }
+    )
 
 
 @pytest.mark.parametrize("kind", [Forbidden, Unavailable])

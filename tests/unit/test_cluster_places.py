@@ -174,6 +174,7 @@ async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
 
 async def test_the_addresses_of_all_nodes_internal_ones_first() -> None:
     found = await places(Stub({"n1": "True", "no2": "False"})).nodes()
+    assert found is not None
     assert [(each.name, each.ready) for each in found] == [("n1", True), ("no2", False)]
     assert [each.addresses for each in found] == [("192.0.2.2", "198.51.100.2"), ("192.0.2.3", "198.51.100.3")]
 
