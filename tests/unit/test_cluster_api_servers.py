@@ -1,4 +1,4 @@
-"""Which API servers a rotation of the client authority has to wait for."""
+"""Which API servers hold on to an authority that is rotated, or to the address of a member that is gone."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from etcd_operator.cluster.api_servers import behind
-from etcd_operator.kube import Forbidden, Kube, Manifest
+from etcd_operator.cluster.api_servers import behind, listed
+from etcd_operator.kube import Forbidden, Kube, KubeError, Manifest, Unavailable
 from etcd_operator.kube.resources import APISERVERBINDINGS, Resource
 from etcd_operator.resources.secrets import authority_digest
 
@@ -56,3 +56,32 @@ def test_a_namespace_that_may_not_be_read_holds_nothing_up() -> None:
 
     kube = cast(Kube, SimpleNamespace(list=refused))
     assert asyncio.run(behind(kube, ("ns",), CLUSTER, b"new")) == ()
+
+
+def test_what_bindings_tell_and_what_their_instances_run_with_is_listed() -> None:
+    running = [{"name": "p", "etcdServers": "https://192.0.2.1:30001"}, {"name": "q"}]
+    told = ["--etcd-cafile=/x", "--etcd-servers=https://192.0.2.1:30000,https://[2001:db8::1]:30002"]
+    bindings = {"ns": [binding(arguments=told, instances=running), binding("new")], "other": []}
+
+    async def found(resource: Resource, namespace: str | None) -> list[Manifest]:
+        assert resource == APISERVERBINDINGS
+        return bindings[str(namespace)]
+
+    kube = cast(Kube, SimpleNamespace(list=found))
+    assert asyncio.run(listed(kube, ("ns", "other"))) == frozenset(
+        {
+            "https://192.0.2.1:30000",
+            "https://192.0.2.1:30001",
+            "https://[2001:db8::1]:30002",
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", [Forbidden, Unavailable])
+def test_a_namespace_that_cannot_be_read_may_list_anything(kind: type[KubeError]) -> None:
+    async def refused(resource: Resource, namespace: str | None) -> list[Manifest]:
+        if namespace == "ns":
+            return [binding(arguments=["--etcd-servers=https://192.0.2.1:30000"])]
+        raise kind(status=0, reason="x", message="no", details={}, request="list")
+
+    assert asyncio.run(listed(cast(Kube, SimpleNamespace(list=refused)), ("ns", "other"))) is None

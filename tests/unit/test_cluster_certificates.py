@@ -9,7 +9,7 @@ import pytest
 from etcd_operator.cluster.authority import authority_problem
 from etcd_operator.cluster.certificates import access_due, due, lost_authorities
 from etcd_operator.cluster.identity import LIFETIME, Identities
-from etcd_operator.cluster.observation import Node, Observation
+from etcd_operator.cluster.observation import MOST_NAMED, Node, Observation
 from etcd_operator.cluster.steps import Apply, IssueAuthority, IssueLeaf, Step
 from etcd_operator.pki import inspect, signed_by
 from etcd_operator.resources.secrets import client_leaf, content, peer_leaf, server_leaf
@@ -139,6 +139,22 @@ def test_members_that_are_reached_from_outside_are_named_by_every_node_without_a
     seen = replace(observation(proxy={"enabled": False}, access={"members": "NodePort"}), nodes=NODES)
     assert what(seen) == ["leaf a-server"]
     assert {"192.0.2.1", "192.0.2.2"} <= {*server_leaf(judged(seen).blueprint).ip_addresses}
+
+
+@pytest.mark.parametrize("nodes", [None, tuple(replace(NODES[0], name=f"n{each}") for each in range(MOST_NAMED + 1))])
+def test_no_address_is_taken_from_a_certificate_for_nodes_that_are_not_known(nodes: tuple[Node, ...] | None) -> None:
+    known = replace(observation(proxy={"enabled": False}, access={"members": "NodePort"}), nodes=NODES)
+    issued = leaf_secret(PLAN, server_leaf(judged(known).blueprint))
+    known = with_object(known, "secrets", issued)
+    assert what(known) == []
+    assert what(replace(known, nodes=nodes)) == []
+    assert what(replace(known, nodes=NODES[:1])) == ["leaf a-server"], "a node that is gone is named no more"
+
+
+def test_a_certificate_that_is_lost_names_what_clients_were_told_where_nodes_are_not_known() -> None:
+    told = {"members": [{"name": "a-0", "external": "https://192.0.2.9:30000"}]}
+    seen = replace(observation(access={"members": "NodePort"}, status=told), nodes=None)
+    assert "192.0.2.9" in server_leaf(judged(without(seen, "secrets", "a-server")).blueprint).ip_addresses
 
 
 def test_a_certificate_of_another_authority_is_replaced() -> None:

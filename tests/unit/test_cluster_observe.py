@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from etcd_operator.cluster.observation import Objects
+from etcd_operator.cluster.observation import Objects, Observation
 from etcd_operator.cluster.observe import Observer
 from etcd_operator.etcd.client import EtcdClient
-from etcd_operator.kube import Kube, Resource
+from etcd_operator.kube import Kube, Resource, Unavailable
 from etcd_operator.kube.agent_image import AgentImage
 from etcd_operator.resources.names import Manifest
 from support.builders import EARLIER, UID, edited, observation, pod, without
@@ -104,3 +104,62 @@ def test_a_claim_that_is_not_being_deleted_any_more_keeps_no_pod_away(going: boo
         seen = edited(seen, "claims", "data-a-0", lambda claim: claim["metadata"].update(deletionTimestamp=EARLIER))
     told = asyncio.run(observer_with(Events())._complaints("ns", "a", seen.objects))
     assert [complaint.message for complaint in told] == ([said] if going else [])
+
+
+class Outside(ReadsSideBySide):
+    """An API server with these Services of single members, one binding, and nodes that cannot be read at first."""
+
+    def __init__(self, *members: str, access: str) -> None:
+        super().__init__()
+        self.members, self.access = members, access
+        self.asked: list[str] = []
+        self.unreadable = True
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        found = await super().get(resource, namespace, name)
+        return found and {**found, "spec": {"access": {"members": self.access}}}
+
+    async def list(self, resource: Resource, namespace: str | None, **selected: Any) -> list[Manifest]:
+        self.asked.append(resource.kind)
+        if resource.kind == "Node":
+            if self.unreadable:
+                raise Unavailable(status=503, reason="x", message="x")
+            return [{"metadata": {"name": "n1"}, "status": {"addresses": []}}]
+        if resource.kind == "ApiServerBinding":
+            return [{"status": {"arguments": ["--etcd-servers=https://192.0.2.1:30000"]}}]
+        if resource.kind == "Service":
+            return [{"kind": "Service", "metadata": {"name": f"{member}-node-port"}} for member in self.members]
+        return await super().list(resource, namespace or "", **selected)
+
+
+async def looks(kube: Outside, *anew: bool) -> list[Observation]:
+    observer = observer_with(kube)
+    picture = await observer.picture("ns", "a", None)
+    assert picture is not None
+    kube.unreadable = False
+    return [await observer.observation(picture, {}, {}, anew=each) for each in anew]
+
+
+@pytest.mark.parametrize(
+    ("members", "access", "reads"),
+    [
+        (("a-0", "a-2"), "NodePort", False),
+        (("a-0", "a-7"), "NodePort", True),
+        (("a-0",), "Internal", True),
+        ((), "Internal", False),
+    ],
+)
+def test_bindings_are_asked_for_only_where_a_member_may_be_gone(
+    members: tuple[str, ...], access: str, reads: bool
+) -> None:
+    kube = Outside(*members, access=access)
+    listed = frozenset({"https://192.0.2.1:30000"}) if reads else None
+    assert [each.listed_servers for each in asyncio.run(looks(kube, False, False, True))] == [listed] * 3
+    assert kube.asked.count("ApiServerBinding") == (2 if reads else 0), (
+        "not at every look, but before something is done"
+    )
+
+
+def test_nodes_that_could_not_be_read_are_looked_up_while_nothing_happens() -> None:
+    kube = Outside(access="NodePort")
+    assert [each.nodes and each.nodes[0].name for each in asyncio.run(looks(kube, False))] == ["n1"]

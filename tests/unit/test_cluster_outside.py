@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from etcd_operator.cluster import proxy_rules
-from etcd_operator.cluster.observation import Node, Observation
-from etcd_operator.cluster.outside import external_member_urls, external_urls
+from etcd_operator.cluster.observation import MOST_NAMED, Node, Observation
+from etcd_operator.cluster.outside import external_member_urls, external_urls, outside_names
 from etcd_operator.cluster.steps import Apply, Delete
 from etcd_operator.resources.names import POD_NAME, Manifest
 from etcd_operator.resources.services import member_services
@@ -113,9 +113,89 @@ def test_services_follow_the_members() -> None:
 
 
 def test_a_removed_members_service_goes_and_somebody_elses_stays() -> None:
-    seen = with_port(observation(), "a-7-node-port", 30007)
+    seen = replace(with_port(observation(), "a-7-node-port", 30007), listed_servers=frozenset())
     gone = proxy_rules.keep_member_services(judged(seen))
     assert gone
     assert [(step.kind, step.name) for step in gone.steps if isinstance(step, Delete)] == [("Service", "a-7-node-port")]
     foreign = with_object(seen, "services", live({"kind": "Service", "metadata": {"name": "a-7-node-port"}}))
     assert proxy_rules.keep_member_services(judged(foreign)) is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "stays"),
+    [
+        (None, True),
+        (frozenset({"https://192.0.2.9:30007", "https://192.0.2.9:30001"}), True),
+        (frozenset({"https://[2001:db8::1]:30007"}), True),
+        (frozenset({"https://192.0.2.9:30008", "https://nonsense:port"}), False),
+    ],
+)
+def test_a_port_that_an_api_server_may_still_list_is_nobody_elses(listed: frozenset[str] | None, stays: bool) -> None:
+    seen = replace(with_port(observation(), "a-7-node-port", 30007), listed_servers=listed)
+    assert (proxy_rules.keep_member_services(judged(seen)) is None) == stays
+
+
+def test_a_service_without_a_port_is_in_nobodys_list() -> None:
+    assert proxy_rules.keep_member_services(judged(with_port(observation(), "a-7-node-port", 0)))
+
+
+def test_nodes_are_named_while_a_member_may_still_be_reached_by_them() -> None:
+    seen = replace(with_port(observation(), "a-0-node-port", 30000), nodes=nodes(1))
+    assert outside_names(seen) == ("192.0.2.1", "198.51.100.1")
+    assert outside_names(replace(observation(), nodes=nodes(1))) == ()
+
+
+# --- nodes that are not known -----------------------------------------------------------------------------------------
+
+TOLD = {"endpoints": {"external": [f"https://192.0.2.{each}:32379" for each in (7, 8, 9)]}}
+MANY = nodes(*range(1, MOST_NAMED + 2))
+
+
+def test_nodes_that_are_not_known_stay_told() -> None:
+    seen = replace(with_port(exposed(status=TOLD), "a", 32379), nodes=None)
+    assert external_urls(seen, "https") == tuple(TOLD["endpoints"]["external"])
+    assert external_urls(with_port(seen, "a", 32380), "https") == ()
+    assert external_urls(replace(seen, nodes=()), "https") == ()
+
+
+def test_members_stay_told_by_nodes_that_are_not_known() -> None:
+    told = [
+        {"name": "a-0", "external": "https://192.0.2.9:30000"},
+        {"name": "a-1", "external": "https://192.0.2.9:31111"},
+        {"name": "a-2", "external": "https://[2001:db8::1]:30002"},
+    ]
+    seen = replace(opened(members=told), nodes=None)
+    assert external_member_urls(seen, "https", MEMBERS) == {
+        "a-0": "https://192.0.2.9:30000",
+        "a-2": "https://[2001:db8::1]:30002",
+    }
+    assert external_member_urls(replace(seen, nodes=()), "https", MEMBERS) == {}
+
+
+def test_of_very_many_nodes_three_are_told_and_named() -> None:
+    seen = replace(with_port(exposed(), "a", 32379), nodes=MANY)
+    urls = tuple(f"https://192.0.2.{each}:32379" for each in (1, 2, 3))
+    assert external_urls(seen, "https") == urls
+    named = {address for node in nodes(1, 2, 3) for address in node.addresses}
+    assert named <= {*outside_names(seen)}
+    assert "192.0.2.4" not in outside_names(seen)
+
+
+def test_of_very_many_nodes_those_that_were_told_stay() -> None:
+    told = {"endpoints": {"external": ["https://192.0.2.50:32379", "https://203.0.113.1:32379"]}}
+    seen = replace(with_port(exposed(status=told), "a", 32379), nodes=MANY)
+    hosts = ("192.0.2.1", "192.0.2.2", "192.0.2.50", "203.0.113.1")
+    assert external_urls(seen, "https") == tuple(f"https://{host}:32379" for host in hosts)
+    assert {*hosts} <= {*outside_names(seen)}
+
+
+def test_members_of_very_many_nodes_are_told_by_nodes_that_are_named() -> None:
+    told = [{"name": "a-1", "external": "https://203.0.113.1:30001"}]
+    seen = replace(opened(members=told), nodes=MANY)
+    found = external_member_urls(seen, "https", MEMBERS)
+    assert found == {
+        "a-0": "https://192.0.2.1:30000",
+        "a-1": "https://203.0.113.1:30001",
+        "a-2": "https://192.0.2.2:30002",
+    }
+    assert {"192.0.2.1", "203.0.113.1", "192.0.2.2"} <= {*outside_names(seen)}

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from etcd_operator.cluster.observation import Nodes, Objects, Observation, Place
-from etcd_operator.cluster.places import MOST_NAMED, Places
+from etcd_operator.cluster.observation import MOST_NAMED, Nodes, Objects, Observation, Place
+from etcd_operator.cluster.places import FORBIDDEN_FOR, Places
 from etcd_operator.kube import Forbidden, Kube, Unavailable
 from etcd_operator.kube.resources import Resource
 from etcd_operator.resources.names import Manifest
@@ -174,19 +174,41 @@ async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
 
 async def test_the_addresses_of_all_nodes_internal_ones_first() -> None:
     found = await places(Stub({"n1": "True", "no2": "False"})).nodes()
+    assert found is not None
     assert [(each.name, each.ready) for each in found] == [("n1", True), ("no2", False)]
     assert [each.addresses for each in found] == [("192.0.2.2", "198.51.100.2"), ("192.0.2.3", "198.51.100.3")]
 
 
-async def test_more_nodes_than_a_certificate_can_name_are_none() -> None:
-    most = {f"n{number}": "True" for number in range(MOST_NAMED)}
-    assert await places(Stub(most)).nodes()
-    assert await places(Stub({**most, "another": "True"})).nodes() == ()
+async def test_of_more_nodes_than_a_certificate_can_name_one_more_is_read() -> None:
+    most = {f"n{number}": "True" for number in range(MOST_NAMED + 20)}
+    found = await places(Stub(most)).nodes()
+    assert found is not None
+    assert len(found) == MOST_NAMED + 1
 
 
-async def test_an_operator_that_may_not_read_nodes_knows_no_addresses_and_asks_once() -> None:
+async def test_an_operator_that_may_not_read_nodes_does_not_know_them() -> None:
     stub = Stub({"n1": "True"}, error=refused(Forbidden, 403))
     asking = places(stub)
-    assert (await asking.nodes(), await asking.nodes()) == ((), ())
+    assert (await asking.nodes(), await asking.nodes()) == (None, None)
     assert len(stub.asked) == 1
-    assert await places(Stub({"n1": "True"}), allowed=False).nodes() == ()
+    assert await places(Stub({"n1": "True"}), allowed=False).nodes() is None
+
+
+async def test_what_was_forbidden_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub, now = Stub({"n1": "True"}, error=refused(Forbidden, 403)), 1000.0
+    asking = places(stub)
+    monkeypatch.setattr("etcd_operator.cluster.places.monotonic", lambda: now)
+    assert await asking.nodes() is None
+    stub.error = None
+    now += FORBIDDEN_FOR - 1
+    assert await asking.nodes() is None
+    now += 1
+    assert await asking.nodes()
+
+
+async def test_nodes_that_could_not_be_read_are_not_known_and_asked_for_again() -> None:
+    stub = Stub({"n1": "True"}, error=refused(Unavailable, 503))
+    asking = places(stub)
+    assert await asking.nodes() is None
+    stub.error = None
+    assert await asking.nodes()

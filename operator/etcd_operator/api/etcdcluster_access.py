@@ -111,7 +111,8 @@ class AccessSpec(ApiModel):
     """How far each member's own address reaches: this Kubernetes, or a port of every node, which status tells.
 
     API servers of other clusters need the latter where their ApiServerBinding says endpoints: Members. The server
-    certificates then name the nodes' addresses, see spec.proxy.service.type.
+    certificates then name the nodes' addresses, see spec.proxy.service.type. With spec.tls.client.mode Off nothing
+    proves whose etcd answers at a node's port, this one or the proxy's: use that in networks alone that you trust.
     """
     metrics_from: _PEERS = ()
     """Who may read the metrics of members and proxies, and the proxies' statistics page: Prometheus, for one."""

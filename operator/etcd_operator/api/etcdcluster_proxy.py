@@ -50,8 +50,10 @@ class ProxyService(ApiModel):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """How far the Service reaches: this Kubernetes, a port of every node, or an address from outside.
 
-    The server certificates name the load balancer's address, and for NodePort those of the nodes, up to 100 of them: of
-    a larger Kubernetes, name what your clients use in spec.tls.client.extraSANs.
+    The server certificates name the load balancer's address, and for NodePort those of all nodes. In a Kubernetes of
+    more than 100 nodes they name those nodes that status tells, at least three where so many are ready, and what they
+    named before: name others that your clients use in spec.tls.client.extraSANs. Where the operator may not read nodes,
+    status tells none, and all of them are yours to name.
     """
     annotations: Annotated[dict[str, str], WithJsonSchema(_TEXTS)] = Field(default_factory=dict)
     """Annotations of the Service, as load balancers want them."""

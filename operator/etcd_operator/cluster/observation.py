@@ -96,6 +96,10 @@ class ResizeRefusal:
     at: datetime
 
 
+#: Nodes whose addresses a certificate may name: more would not fit into handshakes that anybody wants.
+MOST_NAMED = 100
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """A node of this Kubernetes and its addresses, the one that serves others best first."""
@@ -147,8 +151,12 @@ class Observation:
     #: By member, of those whose pods are not well; empty where the operator may not read nodes and volumes.
     places: Mapping[str, Place] = field(default_factory=dict)
     operator_namespace: str = ""
-    #: All of them, where a Service is of type NodePort; empty where the operator may not read nodes.
-    nodes: tuple[Node, ...] = ()
+    #: All of them, where a Service is of type NodePort: more than `MOST_NAMED`, and there are others beside; `None`
+    #: where they are not known.
+    nodes: tuple[Node, ...] | None = ()
+    #: What API servers are told, or run with, to reach their etcd, by ApiServerBindings; `None` where that is not
+    #: known. Read only while there is a Service of a member that may be gone.
+    listed_servers: frozenset[str] | None = None
     #: By member, at one revision: asked only while etcd's corruption alarm is raised; `None` while they are computed.
     hashes: Mapping[str, KeyHash] | None = field(default_factory=dict)
     remembered: Named = field(default_factory=dict)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 
 from etcd_operator.api import EtcdCluster
 from etcd_operator.api.base import LocalObjectReference
@@ -61,6 +62,8 @@ COMPARED_WITHIN = 60.0
 #: Seconds for which members that answer may be without a leader before that is told as a lost quorum: an election
 #: after a leader's death takes one to two election timeouts, a second each by default.
 ELECTION_WITHIN = 2.2
+#: Seconds until bindings are asked again whether they still list a member that is gone, while nothing else happens.
+LISTED_ANEW = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +76,7 @@ class Picture:
     complaints: tuple[Complaint, ...]
     remembered: Named
     provided: Mapping[Side, Manifest]
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...] | None
 
     def with_raw(self, raw: Manifest) -> "Picture":
         """The same picture with the EtcdCluster as it is after its status was written."""
@@ -98,6 +101,8 @@ class Observer:
         self._images = images
         self._served = tuple(served)
         self._places = Places(kube, allowed=not self._served)
+        #: When bindings were last asked for what they list, and what they said.
+        self._listed: tuple[float, frozenset[str] | None] = (float("-inf"), None)
         #: By cluster: for which alarms and members the keys were compared, and what came of it.
         self._compared: dict[tuple[str, str], tuple[object, asyncio.Task[dict[str, KeyHash]]]] = {}
 
@@ -125,7 +130,7 @@ class Observer:
             complaints=await self._complaints(namespace, name, objects),
             remembered=_remembered(raw, names, objects, before),
             provided=await self._provided(cluster),
-            nodes=await self._places.nodes() if needs_nodes(cluster.spec) else (),
+            nodes=await self._places.nodes() if needs_nodes(cluster.spec, names, objects.services) else (),
         )
 
     async def _provided(self, cluster: EtcdCluster) -> dict[Side, Manifest]:
@@ -156,11 +161,13 @@ class Observer:
         """
         metadata, now = picture.cluster.metadata, datetime.now(UTC)
         names = Names(name=metadata.name, namespace=metadata.namespace, domain=self._domain)
-        places, told, handshakes, behind = await asyncio.gather(
+        places, told, handshakes, behind, nodes, listed = await asyncio.gather(
             self._look_up(names, picture, anew=anew),
             self._told(picture, answers),
             self._handshakes(picture, now),
             self._api_servers_behind(names, picture),
+            self._nodes(picture),
+            self._listed_servers(names, picture, anew=anew),
         )
         return Observation(
             at=now,
@@ -175,7 +182,8 @@ class Observer:
             hashes=await self._compare(picture, told),
             remembered=picture.remembered,
             provided=picture.provided,
-            nodes=picture.nodes,
+            nodes=nodes,
+            listed_servers=listed,
             operator_namespace=self._namespace,
             accepted=accepted,
             refusal=refusal,
@@ -343,6 +351,20 @@ class Observer:
         if authority is None or authority.phase not in (Phase.TRUST, Phase.REISSUE):
             return ()
         return await api_servers.behind(self._kube, self._served, picture.raw, authority.trusted)
+
+    async def _nodes(self, picture: Picture) -> tuple[Node, ...] | None:
+        """As they were when the picture was taken; what was not known then may be now."""
+        return await self._places.nodes() if picture.nodes is None else picture.nodes
+
+    async def _listed_servers(self, names: Names, picture: Picture, *, anew: bool) -> frozenset[str] | None:
+        """What bindings list, for a Service whose member may be gone; asked seldom where nothing is to be changed."""
+        access, objects = picture.cluster.spec.access, picture.objects
+        members = {member for service in objects.services if (member := names.member_of_service(service))}
+        if not members or (access.members == "NodePort" and members <= objects.pods.keys()):
+            return None
+        if anew or monotonic() - self._listed[0] >= LISTED_ANEW:
+            self._listed = monotonic(), await api_servers.listed(self._kube, self._served)
+        return self._listed[1]
 
     def endpoints(self, picture: Picture) -> dict[str, Endpoint]:
         """Where the members whose etcd runs are reached, by name."""

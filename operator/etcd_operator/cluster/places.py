@@ -12,7 +12,7 @@ from time import monotonic
 
 import structlog
 
-from etcd_operator.cluster.observation import Node, Nodes, Objects, Place
+from etcd_operator.cluster.observation import MOST_NAMED, Node, Nodes, Objects, Place
 from etcd_operator.cluster.records import annotations, is_terminating
 from etcd_operator.cluster.trouble import is_ready
 from etcd_operator.kube import Forbidden, Kube, KubeError
@@ -25,10 +25,10 @@ log = structlog.get_logger(__name__)
 FRESH = 3.0
 #: Nodes that are asked for of those that a volume can be mounted on: so many are no single place that could be lost.
 FEW = 4
-#: Nodes whose addresses a certificate may name: more would not fit into handshakes that anybody wants.
-MOST_NAMED = 100
 #: Combinations of labels that are looked up for one volume.
 MOST_SELECTORS = 8
+#: Seconds until the operator tries again to read what it was forbidden: permissions are given, and break for a while.
+FORBIDDEN_FOR = 600.0
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -39,28 +39,36 @@ class Places:
     def __init__(self, kube: Kube, *, allowed: bool) -> None:
         self._kube = kube
         self._allowed = allowed
+        self._forbidden_until = float("-inf")
         self._read: dict[tuple[str, str], tuple[float, list[Manifest]]] = {}
 
     async def of(self, names: Names, objects: Objects, *, anew: bool) -> dict[str, Place]:
         """The places of the members that are not well, by member; `anew`: read now."""
-        members = _in_question(names, objects) if self._allowed else []
+        members = _in_question(names, objects) if self._may_read() else []
         found = await asyncio.gather(*(self._place(names, objects, member, anew=anew) for member in members))
         return {member: place for member, place in zip(members, found, strict=True) if place is not None}
 
-    async def nodes(self) -> tuple[Node, ...]:
-        """All nodes that have an address, by name; none where there are more than `MOST_NAMED`."""
-        if not self._allowed:
-            return ()
+    async def nodes(self) -> tuple[Node, ...] | None:
+        """All nodes by name, or one more than `MOST_NAMED` where there are more; `None`: nobody knows."""
+        if not self._may_read():
+            return None
         read = lambda: self._kube.list(NODES, None, most=MOST_NAMED + 1)  # noqa: E731
         try:
             nodes = await self._cached(("nodes", "all"), read, anew=False)
         except Forbidden as error:
-            log.info("places.forbidden", error=error.message)
-            self._allowed = False
-            return ()
-        if len(nodes) > MOST_NAMED:
-            return ()
-        return tuple(sorted((each for each in map(_addresses, nodes) if each.addresses), key=lambda each: each.name))
+            self._forbid(error)
+            return None
+        except KubeError as error:
+            log.info("places.unknown_nodes", error=str(error))
+            return None
+        return tuple(sorted(map(_addresses, nodes), key=lambda each: each.name))
+
+    def _may_read(self) -> bool:
+        return self._allowed and monotonic() >= self._forbidden_until
+
+    def _forbid(self, error: Forbidden) -> None:
+        log.info("places.forbidden", error=error.message)
+        self._forbidden_until = monotonic() + FORBIDDEN_FOR
 
     async def _place(self, names: Names, objects: Objects, member: str, *, anew: bool) -> Place | None:
         pod, claim = objects.pods.get(member), objects.claims.get(names.claim(member))
@@ -73,8 +81,7 @@ class Places:
                 return Place(node=of_pod)
             home, homes = await self._home(live, anew=anew)
         except Forbidden as error:
-            log.info("places.forbidden", error=error.message)
-            self._allowed = False
+            self._forbid(error)
             return None
         except KubeError as error:
             log.info("places.unknown", member=member, error=str(error))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from etcd_operator.cluster.judged import Judged
 from etcd_operator.cluster.object_rules import applies
+from etcd_operator.cluster.outside import is_listed
 from etcd_operator.cluster.records import is_terminating
 from etcd_operator.cluster.steps import Delete, Plan
 from etcd_operator.resources.names import Manifest, proxy_selector
@@ -41,7 +42,11 @@ def keep_proxy_right(judged: Judged) -> Plan | None:
 
 
 def keep_member_services(judged: Judged) -> Plan | None:
-    """A Service for each member that is to be reached from outside, and none for any other."""
+    """A Service for each member that is to be reached from outside, and none for any other.
+
+    One whose port an API server still has in its list stays until it has not: the port would be anybody's, and with it
+    that API server's requests. Once the member is gone nobody answers there.
+    """
     plan, live = judged.blueprint, judged.seen.objects.services
     wanted = member_services(plan)
     names = {each["metadata"]["name"] for each in wanted}
@@ -49,6 +54,7 @@ def keep_member_services(judged: Judged) -> Plan | None:
         Delete.of("Service", each, "no member is to be reached by it any more")
         for name, each in live.items()
         if plan.names.member_of_service(name) and name not in names and _is_own(judged, each)
+        if not is_listed(judged.seen, each)
     )
     steps = (*applies(judged, live, wanted), *stray)
     return Plan(steps=steps) if steps else None
