@@ -19,6 +19,8 @@ from localcluster.cluster import Cluster as LocalCluster
 from localcluster.progress import Progress
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+#: Seconds for twenty writes on a busy machine, after whatever happened to the etcd.
+WRITES_AGAIN = 120.0
 FLAGS = ("--etcd-servers", "--etcd-cafile", "--etcd-certfile", "--etcd-keyfile", "--etcd-prefix")
 
 
@@ -31,6 +33,7 @@ class Tenant:
     created: set[str] = field(default_factory=set)
     refused: int = 0
     longest_gap: float = 0.0
+    last_error: str = ""
     _session: requests.Session = field(default_factory=requests.Session)
     _server: str = ""
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -101,8 +104,8 @@ class Tenant:
             name = f"use-{secrets.token_hex(6)}"
             try:
                 self.put(name)
-            except requests.RequestException:
-                self.refused += 1
+            except requests.RequestException as error:
+                self.refused, self.last_error = self.refused + 1, str(error)
                 continue
             self.created.add(name)
             now = time.monotonic()
@@ -110,15 +113,23 @@ class Tenant:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Somebody writes all the while; at the end all that was acknowledged is there."""
+        """Somebody writes all the while, before and after it too; at the end all that was acknowledged is there."""
         self._stop.clear()
         writer = threading.Thread(target=self._write)
         writer.start()
         try:
+            self._await_writes()
             yield
+            self._await_writes()
         finally:
             self._stop.set()
             writer.join()
-        assert len(self.created) > 20
-        assert self.created - self.names() == set()
         print(f"{len(self.created)} objects, {self.refused} refused, longest gap {self.longest_gap:.1f} s")
+        assert self.created - self.names() == set()
+
+    def _await_writes(self) -> None:
+        """Until some more are acknowledged."""
+        before, until = len(self.created), time.monotonic() + WRITES_AGAIN
+        while len(self.created) < before + 20:
+            assert time.monotonic() < until, f"nobody can write: {self.last_error}"
+            time.sleep(0.1)
