@@ -55,7 +55,7 @@ for _number in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_number}", lambda loader, node: _Other())
 
 
-class ForeignClient(RESTClientObject):  # type: ignore[misc] - untyped
+class ForeignClient(RESTClientObject):  # type: ignore[misc]
     """Sends requests to a server that somebody else named, and to no other: no proxies, redirects or cookies."""
 
     pool_manager: aiohttp.ClientSession | None
