@@ -82,7 +82,9 @@ async def test_the_same_data_in_another_etcd_is_refused_as_it_is_written_to(
 
 async def test_the_same_etcd_by_another_address_is_taken(node: Node, present: Lab) -> None:
     servers = present.members["m0"].client_url.replace("127.0.0.1", "localhost")
-    assert await switched(node, present, servers, certificate(present)) == Result(result="Applied")
+    assert await switched(node, present, servers, certificate(present)) == Result(
+        result="Applied", message=f"kube-apiserver is ready with --etcd-servers={servers}"
+    )
     assert node.flags["etcd-servers"] == servers
 
 

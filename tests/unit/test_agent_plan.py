@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcd_operator.agent.plan import LONGEST_RESULT, Amount, Plan, PlanInvalidError, Result
+from etcd_operator.agent.plan import BOUND_BY, LONGEST_RESULT, ORIGINAL, Amount, Plan, PlanInvalidError, Result
 from support.node import NEW_FLAGS, OLD_FLAGS, plan
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:
-    told = plan(ours=("https://a:2379",), accept_different_data=True, check=False, annotations={"a": "b", "c": None})
+    told = plan(
+        ours=("https://a:2379",),
+        cluster_id="c",
+        accept_different_data=True,
+        check=False,
+        annotations={"a": "b", "c": None},
+    )
     assert Plan.parse(told.to_json()) == told
     assert json.loads(told.to_json()) == {
         "container": "kube-apiserver",
@@ -19,6 +25,7 @@ def test_a_plan_is_read_as_it_was_written() -> None:
         "annotations": {"a": "b", "c": None},
         "before": OLD_FLAGS,
         "ours": ["https://a:2379"],
+        "clusterId": "c",
         "acceptDifferentData": True,
         "check": False,
         "patience": 10.0,
@@ -29,6 +36,7 @@ def test_what_is_not_told_is_careful() -> None:
     told = Plan.parse('{"flags": {"etcd-servers": "http://a:2379"}, "before": {}}')
     assert told.check
     assert not told.accept_different_data
+    assert not told.cluster_id
     assert told.patience == 180
 
 
@@ -63,3 +71,11 @@ def test_a_result_fits_into_a_termination_message(message: str, keys: int | None
 def test_only_a_result_without_a_reason_is_a_success() -> None:
     assert Result(result="Unchanged").succeeded
     assert not Result(result="Unchanged", reason="NotReady").succeeded
+
+
+def test_a_digest_is_of_what_the_node_is_to_have() -> None:
+    told, files = plan(annotations={ORIGINAL: "{}", BOUND_BY: "ns/name"}), {"ca.crt": b"a"}
+    same = plan(annotations={ORIGINAL: "null", BOUND_BY: "ns/name"}, before={}, ours=("x",), patience=1)
+    assert same.digest(files) == told.digest(files)
+    others = (told.digest({"ca.crt": b"b"}), plan(annotations={}).digest(files), plan(flags={}).digest(files))
+    assert len({told.digest(files), *others}) == 4

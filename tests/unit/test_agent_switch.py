@@ -36,7 +36,10 @@ from support.node import (
     short_pod,
 )
 
-SAME = Answers(silent={}, comparison=Comparison(servers="", same_etcd=True))
+SAME = Answers(wanted={NEW_SERVERS: "c"}, present={OLD_SERVERS: "c"})
+READY, READY_AS_BEFORE = (
+    f"kube-apiserver is ready with --etcd-servers={servers}" for servers in (NEW_SERVERS, OLD_SERVERS)
+)
 AUTHORITY = "externaletcd.io/etcd-authority"
 
 
@@ -63,7 +66,7 @@ def only_old(flags: object, authority: bytes | None) -> bool:
 def test_the_api_server_uses_the_wanted_etcd(node: Node) -> None:
     former = node.manifest
     node.files.path(MANIFEST).chmod(0o640)
-    assert switch(node) == Result(result="Applied")
+    assert switch(node) == Result(result="Applied", message=READY)
     assert node.flags == NEW_FLAGS
     for flag, file in FILES.items():
         path = node.files.path(str(NEW_FLAGS[flag]))
@@ -88,7 +91,8 @@ def test_nothing_else_of_the_manifest_changes(node: Node) -> None:
 def test_a_second_run_changes_nothing_and_renews_the_certificate(node: Node) -> None:
     switch(node)
     manifest, pid = node.manifest, node.pid
-    assert switch(node, certificate=CERTIFICATE | {"tls.crt": b"renewed"}) == Result(result="Unchanged")
+    renewed = CERTIFICATE | {"tls.crt": b"renewed"}
+    assert switch(node, certificate=renewed) == Result(result="Unchanged", message=READY)
     assert (node.manifest, node.pid) == (manifest, pid)
     assert node.files.read(f"{PKI_FOLDER}/tls.crt") == b"renewed"
 
@@ -102,7 +106,7 @@ def test_the_former_arguments_are_put_back_without_asking_any_etcd(node: Node) -
         before=NEW_FLAGS,
         check=False,
     )
-    assert switch(node, back, certificate={}, ask=None) == Result(result="Applied")
+    assert switch(node, back, certificate={}, ask=None) == Result(result="Applied", message=READY_AS_BEFORE)
     assert node.flags == OLD_FLAGS
     after = manifest.read(node.manifest)
     for each in (former, after):
@@ -167,9 +171,8 @@ def test_a_process_of_before_does_not_count_though_its_arguments_are_the_wanted_
 
 REFUSALS = {
     "EndpointUnreachable": Answers(silent={NEW_SERVERS: "no answer in time"}),
-    "DataUnknown": Answers(silent={}, comparison=Comparison(servers="", problem="compacted")),
+    "DataUnknown": Answers(comparison=Comparison(servers="", problem="compacted")),
     "DifferentData": Answers(
-        silent={},
         comparison=Comparison(
             servers="",
             before=Content(keys=2, revision=3, digest="a"),
@@ -177,7 +180,6 @@ REFUSALS = {
         ),
     ),
     "WritesNotStopped": Answers(
-        silent={},
         comparison=Comparison(
             servers="",
             before=Content(keys=2, revision=3, digest="a"),
@@ -220,26 +222,77 @@ def test_the_present_etcd_is_asked_with_the_present_certificate(node: Node) -> N
     assert present.tls.key == b"old /etc/kubernetes/pki/apiserver-etcd-client.key"
 
 
-@pytest.mark.parametrize("given", [{"accept_different_data": True}, {"ours": (OLD_SERVERS,)}])
-def test_data_is_not_compared_where_it_does_not_matter(node: Node, given: dict[str, object]) -> None:
-    if "ours" in given:
-        assert OLD_FLAGS.get("etcd-prefix", "/registry") == NEW_FLAGS["etcd-prefix"]
+def test_data_is_not_compared_where_it_does_not_matter(node: Node) -> None:
     seen: list[Side | None] = []
 
     def ask(wanted: Side, present: Side | None) -> Answers:
         seen.append(present)
-        return Answers(silent={})
+        return Answers()
 
-    assert switch(node, plan(**given), ask=ask).result == "Applied"
+    assert switch(node, plan(accept_different_data=True), ask=ask).result == "Applied"
     assert seen == [None]
 
 
-def test_one_answer_is_enough_to_follow_an_etcd(node: Node) -> None:
-    servers = f"{OLD_SERVERS},{NEW_SERVERS}"
-    answers = Answers(silent={NEW_SERVERS: "no answer in time"})
-    wanted = NEW_FLAGS | {"etcd-servers": servers}
-    assert switch(node, plan(flags=wanted), REFUSALS["EndpointUnreachable"]).reason == "EndpointUnreachable"
-    assert switch(node, plan(flags=wanted, ours=(OLD_SERVERS, NEW_SERVERS)), answers).result == "Applied"
+# Which etcd it is
+
+BOTH = f"{OLD_SERVERS},{NEW_SERVERS}"
+NOTE = "externaletcd.io/bound-by"
+#: For a node that uses the wanted etcd by one address, and is to use it by two.
+FOLLOWS: dict[str, Any] = {
+    "flags": NEW_FLAGS | {"etcd-servers": BOTH},
+    "ours": (OLD_SERVERS, NEW_SERVERS),
+    "cluster_id": "c",
+}
+HALF = Answers(silent={NEW_SERVERS: "no answer"}, wanted={OLD_SERVERS: "c"}, present={OLD_SERVERS: "c"})
+UNHEARD = Answers(wanted={OLD_SERVERS: "c", NEW_SERVERS: "c"}, present_silent={OLD_SERVERS: "refused"})
+HALF_UNHEARD = Answers(silent={OLD_SERVERS: "no answer"}, wanted={NEW_SERVERS: "c"})
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_an_address_of_another_etcd_is_refused_whatever_else_is_known_of_it(node: Node, accepts: bool) -> None:
+    node.run_with(pod(OLD_FLAGS, {NOTE: "ns/name"}))
+    held = node.held()
+    said = Answers(wanted={OLD_SERVERS: "c", NEW_SERVERS: "abc"}, present={OLD_SERVERS: "c"})
+    ended = switch(node, plan(**FOLLOWS, accept_different_data=accepts), said)
+    assert (ended.result, ended.reason) == ("Refused", "AnotherEtcd")
+    assert f"{NEW_SERVERS}: is another etcd cluster (abc), not c; " in ended.message
+    assert OLD_SERVERS not in ended.message
+    assert node.held() == held
+
+
+@pytest.mark.parametrize(
+    ("noted", "changes", "said", "reason"),
+    [
+        ("", {}, SAME, ""),
+        ("", {"cluster_id": ""}, SAME, ""),
+        ("", {}, HALF, ""),
+        ("", {"ours": ()}, HALF, ""),
+        ("ns/name", {"cluster_id": ""}, HALF, "EndpointUnreachable"),
+        ("ns/name", {}, UNHEARD, ""),
+        ("ns/name", {}, HALF_UNHEARD, ""),
+        ("ns/name", {}, Answers(silent=dict.fromkeys((OLD_SERVERS, NEW_SERVERS), "no answer")), "EndpointUnreachable"),
+        ("ns/name", {"cluster_id": ""}, UNHEARD, "DataUnknown"),
+        ("ns/name", {"ours": (NEW_SERVERS,)}, UNHEARD, "DataUnknown"),
+        ("ns/other", {}, UNHEARD, "DataUnknown"),
+        ("", {}, UNHEARD, "DataUnknown"),
+        ("", {}, HALF_UNHEARD, "EndpointUnreachable"),
+        ("ns/name", {"flags": FOLLOWS["flags"] | {"etcd-prefix": "/other"}}, HALF, "EndpointUnreachable"),
+        ("ns/name", {"flags": FOLLOWS["flags"] | {"etcd-prefix": "/other"}}, SAME, "DataUnknown"),
+        ("ns/name", {}, Answers(wanted={NEW_SERVERS: "c"}, present={OLD_SERVERS: "d"}), "DataUnknown"),
+        ("ns/name", {}, Answers(wanted={NEW_SERVERS: "c"}, present={OLD_SERVERS: "c", "x": "d"}), "DataUnknown"),
+    ],
+)
+def test_only_an_etcd_that_proves_to_be_the_wanted_one_is_followed(
+    node: Node, noted: str, changes: dict[str, Any], said: Answers, reason: str
+) -> None:
+    node.run_with(pod(OLD_FLAGS, {NOTE: noted} if noted else {}))
+    assert switch(node, plan(**FOLLOWS | changes), said).reason == reason
+
+
+def test_certificate_files_that_are_gone_come_back_where_the_binding_wrote_them(node: Node) -> None:
+    node.run_with(pod(OLD_FLAGS, {NOTE: "ns/name"}))
+    node.files.path(OLD_FLAGS["etcd-keyfile"]).unlink()
+    assert switch(node, plan(**FOLLOWS), UNHEARD).result == "Applied"
 
 
 def test_a_manifest_that_somebody_changed_is_refused(node: Node) -> None:
@@ -480,7 +533,10 @@ def test_what_never_proved_itself_is_not_gone_back_to(node: Node) -> None:
         switch(node)
     assert node.held() != held
     node.dies = None
-    assert switch(node, plan(flags=NEW_FLAGS | {"etcd-prefix": "/other"})).result == "RolledBack"
+    assert (
+        switch(node, plan(flags=NEW_FLAGS | {"etcd-prefix": "/other"}, accept_different_data=True)).result
+        == "RolledBack"
+    )
     assert node.held() == held
 
 

@@ -85,7 +85,7 @@ def agent(step: StartAgent, at: Seen, result: Result | None = None, *, ago: floa
         return {**pod, "status": {"phase": phase or "Running"}}
     ended = {"finishedAt": (AT - timedelta(seconds=ago)).isoformat(), "message": result.to_json()}
     told = [{"name": "wiring", "state": {"terminated": ended}}]
-    return {**pod, "status": {"phase": "Succeeded" if result.succeeded else "Failed", "containerStatuses": told}}
+    return {**pod, "status": {"phase": "Succeeded", "containerStatuses": told}}
 
 
 def wired(step: StartAgent, **more: Any) -> Manifest:
@@ -210,10 +210,10 @@ def test_an_agent_that_cannot_start_says_why_and_goes_when_the_plan_changes() ->
 def test_an_agent_that_was_ended_without_a_word_is_told_as_such() -> None:
     at = of(node("n1"))
     pod = agent(started(at), at)
-    pod["status"] = {"phase": "Failed", "reason": "DeadlineExceeded", "startTime": AT.isoformat()}
+    pod["status"] = {"phase": "Failed", "reason": "Evicted", "startTime": AT.isoformat()}
     step = next_move(of(node("n1", agent=pod)))
     assert isinstance(step, Obstacle)
-    assert step.message.endswith("failed: DeadlineExceeded")
+    assert step.message.endswith("failed: Evicted")
 
 
 def test_the_former_arguments_come_back_node_by_node() -> None:
@@ -237,6 +237,14 @@ def test_keys_are_in_the_secret_alone() -> None:
     assert "key" not in json.dumps(agent_pod("n1", step.plan, step.files, binding="ns/b", image="i")["metadata"])
     assert set(agent_secret("n1", step.plan, step.files)["data"]) == {"plan.json", "ca.crt", "tls.crt", "tls.key"}
     assert "tls.key" not in repr(step).replace(f"{PKI_FOLDER}/tls.key", "")
+
+
+def test_an_agent_is_carried_on_by_the_kubelet_and_takes_no_plan_but_its_own() -> None:
+    step = started(of(node("n1")))
+    spec = agent_pod("n1", step.plan, step.files, binding="ns/b", image="i")["spec"]
+    assert spec["restartPolicy"] == "OnFailure"
+    assert "activeDeadlineSeconds" not in spec
+    assert spec["containers"][0]["command"][-1] == f"--digest={step.plan.digest(step.files)}"
 
 
 def rival(name: str) -> Rival:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from kubernetes.aio.client.configuration import Configuration
 from yarl import URL
 
 from etcd_operator.kube import (
@@ -25,6 +26,7 @@ from etcd_operator.kube import (
     Unavailable,
 )
 from etcd_operator.kube.events import EventRecorder
+from etcd_operator.kube.kubeconfig import ForeignClient
 from etcd_operator.kube.resources import ALL, CONFIGMAPS, ETCDCLUSTERS, NODES, PODS, resource_of
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,10 +83,10 @@ async def garbage(_: web.Request) -> web.StreamResponse:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Callable[..., Any]:
-    """`async with api(script, **options) as kube`."""
+    """`async with api(script, **options) as kube`; foreign: as if somebody else had named the server."""
 
     @asynccontextmanager
-    async def serve(script: Script, **options: Any) -> AsyncIterator[Kube]:
+    async def serve(script: Script, *, foreign: bool = False, **options: Any) -> AsyncIterator[Kube]:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", script.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -103,7 +105,12 @@ def api(tmp_path: Path) -> Callable[..., Any]:
                 }
             )
         )
-        kube = Kube(await Connection.open({"KUBECONFIG": str(config)}), **{"retry_delays": (0.01, 0.02), **options})
+        if foreign:
+            named = Configuration(host=f"http://127.0.0.1:{port}")
+            connection = Connection(named, environ=None, origin="a test", rest=ForeignClient(named), foreign=True)
+        else:
+            connection = await Connection.open({"KUBECONFIG": str(config)})
+        kube = Kube(connection, **{"retry_delays": (0.01, 0.02), **options})
         try:
             yield kube
         finally:
@@ -327,6 +334,110 @@ async def test_an_event_that_nobody_takes_holds_up_no_other(api: Any) -> None:
         events.emit(pod(uid="1"), "Normal", "Told", "then this")
         await events.close(grace=30.0)
     assert [body["reason"] for _, _, body in script.requests] == ["Lost", "Lost", "Lost", "Told"]
+
+
+# A server that somebody else chose
+
+
+def text(body: str | bytes, status: int = 200, **headers: str) -> Answer:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body, status=status, headers=headers)
+
+    return answer
+
+
+async def broken(request: web.Request) -> web.StreamResponse:
+    """What another protocol's server says."""
+    assert request.transport is not None
+    assert isinstance(request.transport, asyncio.WriteTransport)
+    request.transport.write(b"-ERR secret command\r\n\r\n")
+    await asyncio.sleep(0.01)
+    return await drop(request)
+
+
+def page(token: str = "more", **more: Any) -> Answer:
+    return ok({"metadata": {"continue": token}, "items": [{"metadata": {"name": "a"}}], **more})
+
+
+async def test_a_foreign_server_is_read_and_written_as_any_other(api: Any) -> None:
+    script = Script(ok(pod()), ok(pod()), page("x"), page(""), refuse(409, "Conflict", message="changed"))
+    async with api(script, foreign=True, retry_delays=()) as kube:
+        assert await kube.get(PODS, "ns", "a") == pod()
+        assert await kube.apply(pod()) == pod()
+        assert len(await kube.list(PODS, "ns")) == 2
+        with pytest.raises(Conflict, match="changed"):
+            await kube.replace(pod())
+    assert script.requests[1][2] == pod()
+    assert script.headers[1]["Content-Type"] == "application/apply-patch+yaml"
+    assert {each["Accept-Encoding"] for each in script.headers} == {"identity"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (text("", 307, Location="/elsewhere"), "answered 307"),
+        (text("secret", 302, Location="/elsewhere"), "answered 302"),
+        (text("secret", 418), "answered 418"),
+        (text("secret", 500), "answered 500"),
+        (text('{"kind": "Secret", "message": "secret"}', 403), "answered 403"),
+        (text('{"kind": "Status", "message": ["x"], "details": "y", "reason": 3}', 400), "x"),
+        (text('{"kind": "Status", "details": {"causes": "y"}}', 422), "no message"),
+        (text('["secret"]'), "no object"),
+        (text("secret"), "Error"),
+        (text("[" * 10**6), "Error"),
+        (broken, "Error"),
+    ],
+)
+async def test_what_a_foreign_server_says_is_not_followed_and_not_told_on(api: Any, answer: Answer, told: str) -> None:
+    script = Script(answer)
+    async with api(script, foreign=True, retry_delays=()) as kube:
+        with pytest.raises(KubeError, match=told) as raised:
+            await kube.apply(pod())
+    assert "secret" not in str(raised.value)
+    assert len(script.requests) == 1
+
+
+async def test_a_foreign_server_is_asked_without_a_proxy(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with api(Script(ok(pod())), foreign=True) as kube:
+        assert await kube.get(PODS, "ns", "a") == pod()
+
+
+async def test_a_foreign_server_that_says_too_much_is_not_heard_out(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etcd_operator.kube.client.FOREIGN_BYTES", 2 * 1024**2)
+    for status in (200, 500):
+        script = Script(text(b" " * (3 * 1024**2), status))
+        async with api(script, foreign=True) as kube:
+            with pytest.raises(KubeError, match="larger than 2 MiB") as raised:
+                await kube.get(PODS, "ns", "a")
+        assert not raised.value.retryable
+        assert len(script.requests) == 1
+
+
+async def test_a_foreign_list_ends(api: Any) -> None:
+    script = Script(page())
+    async with api(script, foreign=True) as kube:
+        with pytest.raises(KubeError, match="longer than 20 pages") as raised:
+            await kube.list(PODS, "ns")
+    assert not raised.value.retryable
+    assert len(script.requests) == 20
+
+
+@pytest.mark.parametrize("more", [{"items": ["x"]}, {"items": {"a": 1}}, {"metadata": "x"}])
+async def test_a_foreign_list_that_is_none_is_told(api: Any, more: dict[str, Any]) -> None:
+    async with api(Script(page("", **more)), foreign=True) as kube:
+        with pytest.raises(KubeError, match="no list"):
+            await kube.list(PODS, "ns")
+
+
+@pytest.mark.parametrize("told", ["nan", "inf", "-5", "soon"])
+async def test_a_wait_that_is_none_is_not_taken_over(api: Any, told: str) -> None:
+    async with api(Script(refuse(503, headers={"Retry-After": told})), retry_delays=()) as kube:
+        with pytest.raises(Unavailable) as raised:
+            await kube.get(PODS, "ns", "a")
+    assert raised.value.retry_after is None
 
 
 def test_paths() -> None:

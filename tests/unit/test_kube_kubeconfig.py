@@ -1,6 +1,7 @@
 """A kubeconfig that somebody else wrote: what is taken from it, and all that it must not bring about."""
 
 import base64
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -58,6 +59,19 @@ async def test_what_it_says_is_who_one_is(user: dict[str, Any], headers: dict[st
         (kubeconfig(user={"tokenFile": "/var/run/secrets/token"}), "user says tokenFile"),
         (kubeconfig(user={"client-certificate": "/etc/shadow"}), "user says client-certificate"),
         (kubeconfig(user={**CERTIFICATE, "auth-provider": {"name": "gcp"}}), "user says auth-provider"),
+        (kubeconfig(user={"token": 12}), "token is no text"),
+        (kubeconfig(user={"token": ["t"]}), "token is no text"),
+        (kubeconfig(user={"token": True}), "token is no text"),
+        (kubeconfig(cluster={**CLUSTER, "server": 1}), "server is no text"),
+        (kubeconfig(cluster={**CLUSTER, "tls-server-name": {"a": "b"}}), "tls-server-name is no text"),
+        (kubeconfig(user={**CERTIFICATE, "client-key-data": 1}), "client-key-data is no text"),
+        (kubeconfig(user={**CERTIFICATE, "client-key-data": "\u00e4"}), "client-key-data is no base64"),
+        (kubeconfig(user={**CERTIFICATE, "client-key-data": encoded(b"BEGIN ENCRYPTED PRIVATE")}), "is encrypted"),
+        (kubeconfig(more="x" * 65536), "larger than 64 KiB"),
+        (kubeconfig() + b"a: &a b\n", "anchors or aliases"),
+        (kubeconfig() + b"a: *a\n", "anchors or aliases"),
+        (kubeconfig() + b"a: !!binary aGk=\n", "no kubeconfig"),
+        (kubeconfig() + b"a: !!python/name:os.system\n", "no kubeconfig"),
         (kubeconfig(user={}), "neither client-certificate-data"),
         (kubeconfig(cluster={**CLUSTER, "insecure-skip-tls-verify": True}), "cluster says insecure-skip-tls-verify"),
         (kubeconfig(cluster={**CLUSTER, "certificate-authority": "/ca"}), "cluster says certificate-authority"),
@@ -72,3 +86,51 @@ async def test_what_cannot_be_used_is_told_and_no_secret_with_it(text: bytes, to
     with pytest.raises(KubeconfigError, match=told) as raised:
         Connection.of_kubeconfig(text, origin="a test")
     assert encoded(LEAF.key_pem) not in str(raised.value)
+
+
+def filled(piece: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+    return before + piece * ((60 * 1024 - len(before) - len(after)) // len(piece)) + after
+
+
+HOSTILE = {
+    "aliases": b"a0: &a0 [x]\n" + b"".join(b"a%d: &a%d [%s]\n" % (i, i, b"*a%d," % (i - 1) * 9) for i in range(1, 900)),
+    "deep lists": filled(b"["),
+    "deep maps": filled(b"{a: "),
+    "deep blocks": filled(b"- "),
+    "deep keys": filled(b"? "),
+    "many lists": filled(b"[],", b"[", b"]"),
+    "many maps": filled(b"- {}\n"),
+    "many keys": b"".join(b"%x:\n" % i for i in range(9000)),
+    "many documents": filled(b"--- a\n"),
+    "a long number": filled(b"9"),
+    "a long hexadecimal number": filled(b"f", b"0x"),
+    "a long sexagesimal number": filled(b":1", b"1"),
+    "many numbers": filled(b"1.5e3,", b"[", b"]"),
+    "many dates": filled(b"2020-99-99,", b"[", b"]"),
+    "many merges": filled(b"<<: {a: b},", b"{", b"}"),
+    "tags": filled(b"!!set {},", b"[", b"]"),
+    "long keys": filled(b"a", b'{"', b'": b}'),
+    "escapes": filled(b"\\x41", b'"', b'"'),
+    "spaces": filled(b" "),
+    "lines": filled(b"\n", b"a: |", b"b"),
+    "no UTF-8": filled(b"\xff"),
+    "commas": filled(b"a,", b"{", b"}"),
+    "quotes": filled(b"'"),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_text_is_refused_at_once(text: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(KubeconfigError):
+        Connection.of_kubeconfig(text, origin="a test")
+    assert time.process_time() - started < 0.5
+
+
+async def test_what_it_says_beside_is_of_no_account() -> None:
+    told: dict[str, Any] = {
+        "preferences": {"colors": True},
+        "extensions": [{"name": "e", "extension": {"size": 1, "at": 2.5}}],
+    }
+    text = kubeconfig(cluster={**CLUSTER, "insecure-skip-tls-verify": False}, **told)
+    await Connection.of_kubeconfig(text, origin="a test").close()

@@ -2,7 +2,7 @@
 
 It runs on the node as root, with the node's processes, network and /etc/kubernetes. The folder holds the plan (see
 `plan`) and the certificate's files. How it ended is one JSON object, where the kubelet makes it the pod's termination
-message, and exit code 0 says that the API server is ready with what is wanted.
+message, and exit code 0 says that it was told, whatever it is: the kubelet starts any other run again.
 """
 
 import argparse
@@ -27,12 +27,14 @@ def certificate(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES.values() if (folder / name).exists()}
 
 
-def run(folder: Path, files: NodeFiles, watch: Watch) -> Result:
-    """Carry out the plan in that folder; whatever goes wrong is told in the result."""
+def run(folder: Path, files: NodeFiles, watch: Watch, *, digest: str = "") -> Result:
+    """Carry out the plan in that folder, if it is the one of that digest; whatever goes wrong is told in the result."""
     try:
-        plan = Plan.parse((folder / PLAN_FILE).read_bytes())
+        plan, held = Plan.parse((folder / PLAN_FILE).read_bytes()), certificate(folder)
+        if digest and plan.digest(held) != digest:
+            raise PlanInvalidError("the plan is not the one that this pod was made for: somebody has replaced it since")
         with _alone(files):
-            return Switch(plan=plan, certificate=certificate(folder), files=files, watch=watch).run()
+            return Switch(plan=plan, certificate=held, files=files, watch=watch).run()
     except PlanInvalidError as error:
         return Result(result="Refused", reason="PlanInvalid", message=str(error))
     except OSError as error:
@@ -67,15 +69,16 @@ def _alone(files: NodeFiles) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str], *, files: NodeFiles | None = None, watch: Watch | None = None) -> int:
-    """Run the program; 0 when the API server is ready with what is wanted."""
+    """Run the program; 0 when it was told how it ended."""
     parser = argparse.ArgumentParser(prog="etcd_operator.agent.apiserver", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="PLAN_FOLDER")
+    parser.add_argument("--digest", default="", help="of the plan and the certificate that this run is for")
     parser.add_argument("--result", type=Path, default=Path(TERMINATION_LOG))
     told = parser.parse_args(arguments)
-    result = run(told.folder, files or NodeFiles(), watch or Watch())
+    result = run(told.folder, files or NodeFiles(), watch or Watch(), digest=told.digest)
     told.result.write_text(result.to_json())
     print(result.to_json())
-    return 0 if result.succeeded else 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ The rules are those of `binding.rules`, for an API server that cannot be stopped
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from etcd_operator.agent.manifest import container, host_path
 from etcd_operator.agent.node_files import NodeFiles
-from etcd_operator.agent.plan import Amount, Plan, Reason, Result
+from etcd_operator.agent.plan import BOUND_BY, Amount, Plan, Reason, Result
 from etcd_operator.binding import arguments
+from etcd_operator.binding.arguments import normal_prefix
 from etcd_operator.binding.comparison import Comparison
-from etcd_operator.binding.content import Side, answers, compare, split_servers
+from etcd_operator.binding.content import Side, answers, cluster_ids, compare, split_servers
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.model import TLSIdentity
 from etcd_operator.resources.names import Manifest
@@ -43,13 +44,25 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """What the etcds said. silent: of each wanted address, why it does not read; comparison: where asked for."""
+    """What the etcds said.
 
-    silent: Mapping[str, str]
+    silent: of each wanted address, why it does not read. wanted, present: of each address that answers, the ID of its
+    etcd cluster. present_silent: why the others of now do not. comparison: where both answer and are two.
+    """
+
+    silent: Mapping[str, str] = field(default_factory=dict)
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    present: Mapping[str, str] = field(default_factory=dict)
+    present_silent: Mapping[str, str] = field(default_factory=dict)
     comparison: Comparison | None = None
 
+    @property
+    def same_cluster(self) -> bool:
+        """Whether both answer, and nothing but one cluster."""
+        return bool(self.wanted and self.present) and len({*self.wanted.values(), *self.present.values()}) == 1
 
-#: Asks the wanted etcd and, if it is given and the wanted one answers, compares it with the present one.
+
+#: Asks the wanted etcd and, if it is given and the wanted one answers, the present one too, and compares them.
 Ask = Callable[[Side, Side | None], Answers]
 
 
@@ -60,17 +73,22 @@ def ask_etcd(wanted: Side, present: Side | None) -> Answers:
 
 async def _ask(wanted: Side, present: Side | None) -> Answers:
     async with EtcdClient() as etcd:
-        silent = {server: problem for server, problem in (await answers(etcd, wanted)).items() if problem}
-        if silent or present is None:
-            return Answers(silent=silent)
-        compared = await compare(etcd, present=present, wanted=wanted, longest=LONGEST_READ)
-        return Answers(silent=silent, comparison=compared)
+        (ids, nameless), told = await asyncio.gather(cluster_ids(etcd, wanted), answers(etcd, wanted))
+        silent = nameless | {server: problem for server, problem in told.items() if problem}
+        said = Answers(silent=silent, wanted=ids)
+        if present is None or len(silent) == len(wanted.servers):
+            return said
+        there, problems = await cluster_ids(etcd, present)
+        said = replace(said, present=there, present_silent=problems)
+        if silent or not there or (said.same_cluster and _is_one_place(present.prefix, wanted.prefix)):
+            return said
+        return replace(said, comparison=await compare(etcd, present=present, wanted=wanted, longest=LONGEST_READ))
 
 
 def judge(
     plan: Plan, pod: Manifest, wanted: Manifest, *, identity: TLSIdentity | None, files: NodeFiles, ask: Ask
 ) -> None:
-    """Raise `RefusedError` unless the wanted etcd answers and holds what the present one does, or is the same.
+    """Raise `RefusedError` unless the wanted etcd answers, is the one meant, and is the present one or holds the same.
 
     pod, wanted: with the manifest of now and the wanted one. Raises `ManifestError` and `UnreadableArgumentsError`.
     """
@@ -78,14 +96,42 @@ def judge(
     side = Side(servers=split_servers(servers), tls=identity, prefix=prefix)
     told, present_prefix = arguments.current(container(pod, plan.container))
     named = split_servers(told)
-    follows = bool(named) and set(named) <= set(plan.ours) and present_prefix == prefix
+    trusted = _is_bound_to_it(plan, pod, named) and _is_one_place(present_prefix, prefix)
     present = None
-    if named and not follows and not plan.accept_different_data:
-        present = Side(servers=named, tls=_present_identity(plan, pod, named, files), prefix=present_prefix)
+    if named and not plan.accept_different_data:
+        present = _present(plan, pod, Side(servers=named, tls=None, prefix=present_prefix), files, trusted=trusted)
     said = ask(side, present)
-    _refuse_silence(side, said.silent, follows=follows)
-    if present is not None:
-        _refuse_different_data(present, side, said.comparison)
+    _refuse_another_etcd(plan, said.wanted)
+    unheard = trusted and not said.present
+    follows = unheard or (said.same_cluster and _is_one_place(present_prefix, prefix))
+    _refuse_silence(side, said.silent, follows=follows and bool(plan.cluster_id))
+    if present is not None and not follows:
+        _refuse_different_data(present, side, said)
+
+
+def _is_one_place(one: str, other: str) -> bool:
+    return normal_prefix(one) == normal_prefix(other)
+
+
+def _is_bound_to_it(plan: Plan, pod: Manifest, servers: Collection[str]) -> bool:
+    """Whether the API server is one that this binding has brought to the wanted etcd already.
+
+    An etcd that does not answer cannot say which it is. Its addresses alone prove nothing: they may have been another
+    one's before. With the binding's own note beside them they are what the binding itself has written.
+    """
+    noted = ((pod.get("metadata") or {}).get("annotations") or {}).get(BOUND_BY)
+    mine = noted is not None and noted == plan.annotations.get(BOUND_BY)
+    return bool(plan.cluster_id) and mine and bool(servers) and set(servers) <= set(plan.ours)
+
+
+def _present(plan: Plan, pod: Manifest, side: Side, files: NodeFiles, *, trusted: bool) -> Side | None:
+    """The etcd of now, with the certificate of now; `None` where that cannot be read, and need not be."""
+    try:
+        return replace(side, tls=_present_identity(plan, pod, side.servers, files))
+    except RefusedError:
+        if trusted:
+            return None
+        raise
 
 
 def _present_identity(plan: Plan, pod: Manifest, servers: tuple[str, ...], files: NodeFiles) -> TLSIdentity | None:
@@ -116,6 +162,14 @@ def _read(plan: Plan, pod: Manifest, flag: str, path: str, files: NodeFiles) -> 
     return held
 
 
+def _refuse_another_etcd(plan: Plan, ids: Mapping[str, str]) -> None:
+    """A port of a node may be another etcd's by now, whose certificate names the same node."""
+    others = sorted((server, each) for server, each in ids.items() if each != plan.cluster_id)
+    if plan.cluster_id and others:
+        told = "; ".join(f"{server}: is another etcd cluster ({each})" for server, each in others)
+        raise RefusedError("AnotherEtcd", f"{told}, not {plan.cluster_id}")
+
+
 def _refuse_silence(wanted: Side, silent: Mapping[str, str], *, follows: bool) -> None:
     """All must answer before the API server is sent there; one is enough to follow an etcd that it uses already."""
     if not silent or (follows and len(silent) < len(wanted.servers)):
@@ -124,12 +178,14 @@ def _refuse_silence(wanted: Side, silent: Mapping[str, str], *, follows: bool) -
     raise RefusedError("EndpointUnreachable", f"from this node, with the client certificate, {told}")
 
 
-def _refuse_different_data(present: Side, wanted: Side, comparison: Comparison | None) -> None:
+def _refuse_different_data(present: Side, wanted: Side, said: Answers) -> None:
+    comparison = said.comparison
     if comparison is not None and comparison.same_etcd:
         return
     there = f"the API server uses another etcd now ({','.join(present.servers)})"
     if comparison is None or comparison.before is None or comparison.wanted is None:
-        why = comparison.problem if comparison else "it was not read"
+        silence = "; ".join(f"{server}: {problem}" for server, problem in sorted(said.present_silent.items()))
+        why = comparison.problem if comparison else silence or "it was not read"
         raise RefusedError("DataUnknown", f"{there}, whose content cannot be compared: {why}")
     before, after = comparison.before, comparison.wanted
     numbers = (

@@ -3,12 +3,16 @@
 Pure: the operator writes plans and reads results with the same classes.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from etcd_operator.binding.arguments import ETCD_FLAGS, PROGRAM
+from etcd_operator.resources.names import GROUP
 
 #: The host's folder that the program has at the same path, and what it uses in there.
 KUBERNETES = "/etc/kubernetes"
@@ -24,12 +28,17 @@ PLAN_FILE = "plan.json"
 #: certificate comes last, as kube-apiserver reads the pair again at each handshake.
 FILES = {"etcd-cafile": "ca.crt", "etcd-keyfile": "tls.key", "etcd-certfile": "tls.crt"}
 
+#: On what is wired: the etcd arguments that it had at first, and the binding that set those of now.
+ORIGINAL = f"{GROUP}/original-etcd-arguments"
+BOUND_BY = f"{GROUP}/bound-by"
+
 #: Bytes that the kubelet takes of a termination message (4096, MaxContainerTerminationMessageLength), with some room.
 LONGEST_RESULT = 4000
 
 Reason = Literal[
     "",
     "EndpointUnreachable",  # a wanted etcd does not answer to the certificate
+    "AnotherEtcd",  # a wanted address leads to another etcd cluster than the wanted one
     "DifferentData",  # the wanted etcd holds other objects than the present one
     "WritesNotStopped",  # it holds the same ones, and the API server goes on writing into the present one
     "DataUnknown",  # what either holds cannot be read
@@ -61,8 +70,9 @@ class Plan(_Told):
 
     flags: etcd's flags by name without dashes; `None`: not to be there. annotations: of the static pod; `None`: to be
     removed. before: the etcd flags that the operator saw, as `arguments.flags` has them. ours: addresses that are known
-    to be the wanted etcd's. check: whether the wanted servers must answer and hold the same data. patience: seconds for
-    the API server to become ready.
+    to be the wanted etcd's. cluster_id: the wanted etcd's own, as `etcd.model.hex_id` has it; empty: not known. check:
+    whether the wanted servers must answer, be of that etcd and hold the same data. patience: seconds for the API server
+    to become ready.
     """
 
     container: str = PROGRAM
@@ -70,6 +80,7 @@ class Plan(_Told):
     annotations: dict[str, str | None] = {}
     before: dict[str, str]
     ours: tuple[str, ...] = ()
+    cluster_id: str = ""
     accept_different_data: bool = False
     check: bool = True
     patience: Annotated[float, Field(gt=0)] = 180.0
@@ -80,6 +91,15 @@ class Plan(_Told):
         if not flags.keys() <= ETCD_FLAGS:
             raise ValueError(f"only etcd's flags of {PROGRAM} can be set")
         return flags
+
+    def digest(self, files: Mapping[str, bytes]) -> str:
+        """Of what the node is to have, with the certificate's files; how it was before is no part of it, nor what was
+        there originally.
+        """
+        lasting = {name: value for name, value in self.annotations.items() if name != ORIGINAL}
+        held = {name: hashlib.sha256(value).hexdigest() for name, value in files.items()}
+        told = json.dumps([self.flags, lasting, self.container, held], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:

@@ -169,12 +169,17 @@ class Switch:
             told = f"the API server was not ready within {self.plan.patience:.0f} s: {problem}"
             return self._roll_back(replace(record, failed=told))
         self._records.note(replace(record, files={}, done=True))
-        return Result(result="Applied")
+        return Result(result="Applied", message=self._ready(pod))
 
     def _look(self, pod: Manifest) -> Result:
         """Whether the API server is ready with a manifest that proved itself, or that somebody else wrote."""
         problem = self._wait(pod, besides=())
-        return Result(result="Unchanged", reason="NotReady" if problem else "", message=problem)
+        return Result(result="Unchanged", reason="NotReady" if problem else "", message=problem or self._ready(pod))
+
+    def _ready(self, pod: Manifest) -> str:
+        servers = self._flags(pod).get("etcd-servers")
+        with_what = "without --etcd-servers" if servers is None else f"with --etcd-servers={servers}"
+        return f"{self.plan.container} is ready {with_what}"
 
     def _wait(self, pod: Manifest, *, besides: Collection[ProcessID]) -> str:
         probe = manifest.probe(pod, self.plan.container)

@@ -5,12 +5,9 @@ ever work on one manifest; it stays, completed, as the record of what the node w
 """
 
 import base64
-import hashlib
-import json
 from collections.abc import Mapping
 
 from etcd_operator.agent.plan import KUBERNETES, PLAN_FILE, Plan
-from etcd_operator.binding.wiring import ORIGINAL
 from etcd_operator.resources.names import GROUP, MANAGED_BY_LABEL, MANAGER, Manifest
 
 KUBE_SYSTEM = "kube-system"
@@ -20,8 +17,6 @@ CONTAINER = "wiring"
 PLAN_DIGEST = f"{GROUP}/plan"
 BINDING = f"{GROUP}/binding"
 
-#: Seconds beyond twice the API server's patience (it may be put back) until the kubelet ends an agent.
-_MORE = 240
 _PLAN_FOLDER = "/plan"
 
 
@@ -31,11 +26,8 @@ def agent_name(node: str) -> str:
 
 
 def plan_digest(plan: Plan, files: Mapping[str, bytes]) -> str:
-    """Of what the node is to have; how it was before is no part of it, nor what was there originally."""
-    lasting = {name: value for name, value in plan.annotations.items() if name != ORIGINAL}
-    held = {name: hashlib.sha256(value).hexdigest() for name, value in files.items()}
-    told = json.dumps([plan.flags, lasting, plan.container, held], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    """Of what the node is to have, as the agent finds it again in what it is given."""
+    return plan.digest(files)
 
 
 def agent_secret(node: str, plan: Plan, files: Mapping[str, bytes]) -> Manifest:
@@ -51,7 +43,12 @@ def agent_secret(node: str, plan: Plan, files: Mapping[str, bytes]) -> Manifest:
 
 
 def agent_pod(node: str, plan: Plan, files: Mapping[str, bytes], *, binding: str, image: str) -> Manifest:
-    """On that node whatever keeps others off, in its own network, as root: manifests are root's alone."""
+    """On that node whatever keeps others off, in its own network, as root: manifests are root's alone.
+
+    The kubelet starts one again that was killed before it told how it ended, and no deadline ends one: a manifest that
+    was just replaced is not to be left without anybody who puts it back.
+    """
+    digest = plan_digest(plan, files)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -59,20 +56,19 @@ def agent_pod(node: str, plan: Plan, files: Mapping[str, bytes], *, binding: str
             "name": agent_name(node),
             "namespace": KUBE_SYSTEM,
             "labels": AGENT_LABELS,
-            "annotations": {PLAN_DIGEST: plan_digest(plan, files), BINDING: binding},
+            "annotations": {PLAN_DIGEST: digest, BINDING: binding},
         },
         "spec": {
             "nodeName": node,
             "hostNetwork": True,  # an API server's etcd has to be reached from there
             "hostPID": True,  # which kube-apiserver runs with which arguments, only the node's processes tell
             "dnsPolicy": "Default",
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": int(2 * plan.patience) + _MORE,
+            "restartPolicy": "OnFailure",
             "priorityClassName": "system-node-critical",
             "tolerations": [{"operator": "Exists"}],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "containers": [_container(image)],
+            "containers": [_container(image, digest)],
             "volumes": [
                 {"name": "kubernetes", "hostPath": {"path": KUBERNETES, "type": "Directory"}},
                 {"name": "plan", "secret": {"secretName": agent_name(node), "defaultMode": 0o400}},
@@ -81,12 +77,12 @@ def agent_pod(node: str, plan: Plan, files: Mapping[str, bytes], *, binding: str
     }
 
 
-def _container(image: str) -> Manifest:
+def _container(image: str, digest: str) -> Manifest:
     return {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-m", "etcd_operator.agent.apiserver", _PLAN_FOLDER],
+        "command": ["python3", "-m", "etcd_operator.agent.apiserver", _PLAN_FOLDER, f"--digest={digest}"],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "runAsUser": 0,

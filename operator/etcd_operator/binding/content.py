@@ -13,7 +13,7 @@ from etcd_operator.binding.arguments import normal_prefix
 from etcd_operator.binding.comparison import Comparison, Content
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.errors import EtcdError
-from etcd_operator.etcd.model import Endpoint, TLSIdentity
+from etcd_operator.etcd.model import Endpoint, TLSIdentity, hex_id
 
 #: Keys a page: an object is some kilobytes, and an answer may have 16 MiB.
 PAGE = 200
@@ -69,12 +69,27 @@ async def answers(etcd: EtcdClient, side: Side) -> dict[str, str]:
     return dict(zip(side.servers, told, strict=True))
 
 
+async def cluster_ids(etcd: EtcdClient, side: Side) -> tuple[dict[str, str], dict[str, str]]:
+    """Of each address that answers, the ID of the etcd cluster there, in hex; of each other one, why it does not."""
+    ids: dict[str, str] = {}
+    silent: dict[str, str] = {}
+
+    async def ask(server: str) -> None:
+        try:
+            ids[server] = hex_id((await etcd.status(endpoint_of(server, side.tls))).cluster_id)
+        except EtcdError as error:
+            silent[server] = error.message
+
+    await asyncio.gather(*(ask(server) for server in side.servers))
+    return ids, silent
+
+
 async def compare(etcd: EtcdClient, *, present: Side, wanted: Side, longest: float) -> Comparison:
     """What the etcd of now holds beside what the wanted one does; longest: seconds that reading both may take."""
     servers = ",".join(present.servers)
     try:
         old, new = present.endpoints, wanted.endpoints
-        same = await is_one_etcd(etcd, old, new)
+        same = await is_one_etcd(etcd, present, wanted)
         if same and normal_prefix(present.prefix) == normal_prefix(wanted.prefix):
             return Comparison(servers=servers, same_etcd=True)
         async with asyncio.timeout(longest):
@@ -88,20 +103,17 @@ async def compare(etcd: EtcdClient, *, present: Side, wanted: Side, longest: flo
         return Comparison(servers=servers, problem=error.message)
 
 
-async def is_one_etcd(etcd: EtcdClient, old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
-    """Whether both are members of one cluster, by etcd's cluster ID; raises `EtcdError`."""
-    ids = []
-    for side in (old, new):
-        failure: EtcdError | None = None
-        for endpoint in side:
-            try:
-                ids.append((await etcd.status(endpoint)).cluster_id)
-                break
-            except EtcdError as error:
-                failure = error
-        else:
-            raise failure or EtcdError("unreachable", "no address is given")
-    return ids[0] == ids[1]
+async def is_one_etcd(etcd: EtcdClient, *sides: Side) -> bool:
+    """Whether all addresses that answer are members of one cluster, by etcd's cluster ID; raises `EtcdError`.
+
+    All of them: an address may be another cluster's by now.
+    """
+    found: set[str] = set()
+    for ids, silent in await asyncio.gather(*(cluster_ids(etcd, side) for side in sides)):
+        if not ids:
+            raise EtcdError("unreachable", next(iter(silent.values()), "no address is given"))
+        found |= set(ids.values())
+    return len(found) == 1
 
 
 async def content(etcd: EtcdClient, endpoint: Endpoint, prefix: str) -> Content:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from etcd_operator.agent import plan
 from etcd_operator.agent.plan import PKI_FOLDER
 from etcd_operator.api import EtcdCluster
 from etcd_operator.binding import arguments
@@ -24,9 +25,9 @@ VOLUME = "external-etcd"
 #: (k8s.io/apiserver, storage/storagebackend/factory/etcd3.go), so that another digest restarts it, in turn.
 AUTHORITY = f"{GROUP}/etcd-authority"
 #: On the workload: the etcd arguments that it had before it was bound, as JSON; null for one that it did not have.
-ORIGINAL = f"{GROUP}/original-etcd-arguments"
+ORIGINAL = plan.ORIGINAL
 #: On the workload: the binding that wired it, for people, and a digest of what it was given: another hand shows by it.
-BOUND_BY = f"{GROUP}/bound-by"
+BOUND_BY = plan.BOUND_BY
 WIRED = f"{GROUP}/etcd-wiring"
 
 _FILES = {"etcd-cafile": "ca.crt", "etcd-certfile": "tls.crt", "etcd-keyfile": "tls.key"}

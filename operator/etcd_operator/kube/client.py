@@ -8,7 +8,9 @@ know whether a write is needed compares before it calls.
 import asyncio
 import json
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import count
 from time import monotonic
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -39,6 +41,9 @@ RETRY_DELAYS = (0.1, 0.4)
 LONGEST_RETRY_AFTER = 2.0
 #: Objects a page; a list is read in pages, so that a huge one needs neither much memory nor much time at once.
 PAGE_SIZE = 500
+#: Of a server that somebody else chose: bytes of an answer, and pages of a list, that are read at most.
+FOREIGN_BYTES = 16 * 1024 * 1024
+FOREIGN_PAGES = 20
 #: What selects the metadata of objects alone: a fraction of the bytes where only names matter.
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -122,10 +127,12 @@ class Kube:
     ) -> AsyncIterator[Manifest]:
         token = ""
         accept = METADATA_LIST if metadata_only else None
-        while True:
+        for number in count(1):
             page = await self._send(
                 "list", "GET", path, query={**query, **({"continue": token} if token else {})}, accept=accept
             )
+            if self._connection.foreign:
+                _refuse_page(page, number, what=f"GET {path}")
             for item in page.get("items") or ():
                 yield item
             token = (page.get("metadata") or {}).get("continue") or ""
@@ -290,24 +297,61 @@ class Kube:
                 body=body,
                 _request_timeout=self._timeout,
             )
-            content: bytes = await response.read()
+            foreign = self._connection.foreign
+            content = await (_read_some(response.response, what=what) if foreign else response.read())
             code = str(response.status)
-            if response.status >= 400:
+            if response.status >= (300 if foreign else 400):
                 raise error_from_response(
-                    response.status, content, request=what, retry_after=response.headers.get("Retry-After")
+                    response.status,
+                    content,
+                    request=what,
+                    retry_after=response.headers.get("Retry-After"),
+                    quoted=not foreign,
                 )
             answer: Manifest = json.loads(content)
+            if foreign and not isinstance(answer, dict):
+                raise _unusable(what, "it answered with no object")
             return answer
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             # TimeoutError is an OSError; ValueError: an answer cut short; RuntimeError: the session was closed
             # under us when another caller re-read the credentials.
             silent = isinstance(error, TimeoutError)
-            told = f"no answer within {monotonic() - started:.1f} s" if silent else str(error) or type(error).__name__
+            told = f"no answer within {monotonic() - started:.1f} s" if silent else self._told(error)
             raise Unavailable(
                 status=0, reason="Timeout" if silent else "ConnectionFailed", message=told, request=what
             ) from error
         finally:
             self._observer(verb, code)
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong; without what a foreign server said, as aiohttp quotes what it cannot read."""
+        if self._connection.foreign and not isinstance(error, aiohttp.ClientConnectorError | ssl.SSLError):
+            return type(error).__name__
+        return str(error) or type(error).__name__
+
+
+async def _read_some(response: aiohttp.ClientResponse, *, what: str) -> bytes:
+    """The body, if it is no longer than `FOREIGN_BYTES`; raises `KubeError`."""
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > FOREIGN_BYTES:
+            response.close()
+            raise _unusable(what, f"its answer is larger than {FOREIGN_BYTES // 1024**2} MiB")
+    return bytes(content)
+
+
+def _refuse_page(page: Manifest, number: int, *, what: str) -> None:
+    """Raises `KubeError` for what is no page of a list, or one too many."""
+    items, metadata = page.get("items") or [], page.get("metadata") or {}
+    if not (isinstance(items, list) and all(isinstance(each, dict) for each in items) and isinstance(metadata, dict)):
+        raise _unusable(what, "it answered with no list")
+    if number >= FOREIGN_PAGES and metadata.get("continue"):
+        raise _unusable(what, f"its list is longer than {FOREIGN_PAGES} pages")
+
+
+def _unusable(what: str, message: str) -> KubeError:
+    return KubeError(status=200, reason="Unusable", message=message, request=what)
 
 
 def _repeat_after(error: KubeError, delay: float | None, *, repeatable: bool) -> float | None:

@@ -32,6 +32,7 @@ class Connection:
         environ: Mapping[str, str] | None,
         origin: str,
         rest: RESTClientObject | None = None,
+        foreign: bool = False,
     ) -> None:
         """`environ`: where to look for newer credentials, `None` where there will be none."""
         self._configuration = configuration
@@ -40,6 +41,8 @@ class Connection:
         self.rest = rest or RESTClientObject(configuration)
         #: Where the credentials came from, for people.
         self.origin = origin
+        #: Whether somebody else chose the server, so that its answers are to be bounded, and not told on.
+        self.foreign = foreign
 
     @classmethod
     async def open(cls, environ: Mapping[str, str] = os.environ) -> "Connection":
@@ -54,7 +57,7 @@ class Connection:
     def of_kubeconfig(cls, text: bytes, *, origin: str) -> "Connection":
         """To another cluster, by a kubeconfig that holds all in itself. Raises `KubeconfigError`."""
         configuration, rest = kubeconfig.configuration(text)
-        return cls(configuration, environ=None, origin=origin, rest=rest)
+        return cls(configuration, environ=None, origin=origin, rest=rest, foreign=True)
 
     @property
     def server(self) -> str:

@@ -6,6 +6,7 @@ as they are what a user is told. Nothing of the HTTP library leaks out of this p
 # ruff: noqa: N818 - `except Conflict` reads as the API server says it; all of them end in KubeError anyway.
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -114,21 +115,26 @@ _BY_STATUS: Mapping[int, type[KubeError]] = {
 }
 
 
-def error_from_response(status: int, body: bytes, *, request: str, retry_after: str | None = None) -> KubeError:
-    """The error for an answer of 400 and above; a body that is no `Status` is quoted, cut to 200 characters."""
+def error_from_response(
+    status: int, body: bytes, *, request: str, retry_after: str | None = None, quoted: bool = True
+) -> KubeError:
+    """The error for an answer of 400 and above, and any other that is none.
+
+    A body that is no `Status` is quoted, cut to 200 characters, where that may be told to everybody.
+    """
     kind = _BY_STATUS.get(status, Unavailable if status >= 500 else KubeError)
     try:
         told = json.loads(body)
     except ValueError:
         told = None
     if not isinstance(told, dict) or told.get("kind") != "Status":
-        told = {"message": body.decode(errors="replace").strip()[:200]}
-    details, message = told.get("details") or {}, told.get("message") or "the API server gave no message"
+        told = {"message": body.decode(errors="replace").strip()[:200] if quoted else f"answered {status}"}
+    details, message = _details(told.get("details")), str(told.get("message") or "the API server gave no message")
     if message.startswith(MISFIT):
         kind = Invalid
     return kind(
         status=status,
-        reason=told.get("reason") or f"Http{status}",
+        reason=str(told.get("reason") or f"Http{status}"),
         message=message,
         details=details,
         request=request,
@@ -136,8 +142,18 @@ def error_from_response(status: int, body: bytes, *, request: str, retry_after: 
     )
 
 
+def _details(told: object) -> Mapping[str, Any]:
+    """As Kubernetes says them: another server may say anything."""
+    if not isinstance(told, dict):
+        return {}
+    causes = told.get("causes")
+    listed = [each for each in causes if isinstance(each, dict)] if isinstance(causes, list) else []
+    return {**told, **({"causes": listed} if "causes" in told else {})}
+
+
 def _seconds(value: object) -> float | None:
     try:
-        return float(str(value)) or None
+        seconds = float(str(value))
+        return seconds if seconds > 0 and math.isfinite(seconds) else None
     except ValueError:
         return None  # absent, or the HTTP-date form, which the API server never uses
