@@ -34,6 +34,7 @@ _AGAIN = {
     "DifferentData": timedelta(minutes=1),
     "WritesNotStopped": timedelta(minutes=1),
     "DataUnknown": timedelta(minutes=1),
+    "AnotherEtcd": timedelta(minutes=1),
 }
 _MUCH_LATER = timedelta(minutes=10)
 #: How long the kubelet may take to tell of a static pod that it has started already.
@@ -155,6 +156,7 @@ def _plan(seen: Seen, node: ControlPlaneNode, wanted: Wiring) -> Plan:
         },
         before=before,
         ours=tuple(sorted(external_servers(seen.cluster))),
+        cluster_id=seen.cluster.status.bootstrap.cluster_id if seen.cluster.status.bootstrap else "",
         accept_different_data=seen.binding.spec.accept_different_data,
         patience=_patience(seen),
     )
@@ -234,7 +236,7 @@ def _agent(seen: Seen, node: ControlPlaneNode, pod: Manifest, digest: str) -> Mo
     name, ended = agent_name(node.name), _ended(pod)
     if ended is None:
         if pod["metadata"].get("deletionTimestamp") or pod.get("status", {}).get("phase") != "Pending":
-            return Wait(message=f"pod {name} in kube-system works on node {node.name}")
+            return Wait(message=f"pod {name} in kube-system works on node {node.name}{_why(pod)}")
         if _digest(pod) != digest:
             return DropAgent(node=node.name, pod=pod)  # it has not begun, and is to do something else now
         return Wait(message=f"pod {name} in kube-system is to start on node {node.name}{_why(pod)}")
