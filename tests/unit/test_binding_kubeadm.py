@@ -15,7 +15,7 @@ from etcd_operator.binding.agent_pod import BINDING, agent_name, agent_pod, agen
 from etcd_operator.binding.kubeadm import DropAgent, DropSecret, Move, StartAgent, Wait
 from etcd_operator.binding.kubeadm_config import configured, restored
 from etcd_operator.binding.observation import ControlPlane, ControlPlaneNode, Rival, Seen, Unreachable
-from etcd_operator.binding.rules import Obstacle
+from etcd_operator.binding.obstacle import Obstacle
 from etcd_operator.binding.status import instances, status, verdict
 from etcd_operator.resources.names import Manifest
 from support.merge_patch import merged

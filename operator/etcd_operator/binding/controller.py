@@ -20,8 +20,8 @@ from etcd_operator.binding.kubeadm_config import configured, restored
 from etcd_operator.binding.node_hands import NodeHands
 from etcd_operator.binding.observation import Seen
 from etcd_operator.binding.observe import Observer
+from etcd_operator.binding.obstacle import Obstacle, target_name
 from etcd_operator.binding.owners import manager_of_arguments
-from etcd_operator.binding.rules import Obstacle
 from etcd_operator.binding.status import has_changed, instances, status, status_manifest, verdict
 from etcd_operator.binding.wiring import Wiring
 from etcd_operator.etcd.client import EtcdClient
@@ -244,7 +244,7 @@ class ApiServerBindingController:
 
     def _note(self, key: Key, seen: Seen, wanted: Wiring, drifted_by: str) -> None:
         log.info("binding.wired", servers=wanted.servers, drifted_by=drifted_by)
-        target = rules.target_name(seen.binding)
+        target = target_name(seen.binding)
         if drifted_by:
             self._corrections.setdefault((key, ""), deque(maxlen=CORRECTIONS)).append((monotonic(), drifted_by))
             self._events.emit(

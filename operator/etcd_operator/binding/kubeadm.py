@@ -15,7 +15,7 @@ from etcd_operator.binding.agent_pod import BINDING, CONTAINER, PLAN_DIGEST, age
 from etcd_operator.binding.arguments import ETCD_FLAGS
 from etcd_operator.binding.kubeadm_config import original_flags
 from etcd_operator.binding.observation import ControlPlaneNode, Seen
-from etcd_operator.binding.rules import Obstacle
+from etcd_operator.binding.obstacle import Obstacle
 from etcd_operator.binding.status import is_ready
 from etcd_operator.binding.wiring import (
     AUTHORITY,

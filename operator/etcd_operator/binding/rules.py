@@ -3,30 +3,18 @@
 Pure. A reason says what a person is to change; where none applies, the wiring may be brought about.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from etcd_operator.api import ApiServerBinding
-from etcd_operator.binding import arguments, wiring
+from etcd_operator.binding import arguments, control_plane_rules, wiring
 from etcd_operator.binding.agent_pod import BINDING
 from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.comparison import Comparison
 from etcd_operator.binding.observation import Seen
+from etcd_operator.binding.obstacle import Obstacle, cluster_name, containers, target_name
 from etcd_operator.binding.wiring import Wiring
-from etcd_operator.resources.names import Manifest
 
 #: Reasons whose messages tell how much two etcds hold.
 COMPARED = frozenset({"DifferentData", "WritesNotStopped"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Obstacle:
-    """Why nothing is changed now; `waits`: it passes without a person."""
-
-    reason: str
-    summary: str
-    message: str
-    waits: bool = False
 
 
 def obstacle(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
@@ -54,23 +42,6 @@ def needs_comparison(seen: Seen) -> bool:
     named = [server for server in servers.split(",") if server.strip()]
     ours = all(wiring.is_ours(server, seen.cluster) for server in named)
     return bool(named) and not (ours and prefix == arguments.normal_prefix(seen.binding.spec.prefix))
-
-
-def target_name(binding: ApiServerBinding) -> str:
-    """The API server in a word."""
-    target = binding.spec.target
-    if target.deployment:
-        return f"deployment/{target.deployment.name}"
-    if target.kubeadm:
-        return f"kubeadm/{target.kubeadm.kubeconfig_ref.name}"
-    return f"statefulset/{target.stateful_set.name}" if target.stateful_set else "manual"
-
-
-def cluster_name(seen: Seen) -> str:
-    """The EtcdCluster as a message names it."""
-    reference = seen.binding.spec.cluster_ref
-    home = f" in namespace {reference.namespace}" if wiring.is_elsewhere(seen) else ""
-    return f"EtcdCluster {reference.name}{home}"
 
 
 def _no_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
@@ -110,21 +81,6 @@ def _target_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
                 summary=f"{target_name(seen.binding)} is bound already",
                 message=f"ApiServerBinding {other.name} wires {target_name(seen.binding)}: delete one of the two",
             )
-    return None
-
-
-def _control_plane_taken(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    """The same of another cluster's nodes, however two bindings may call that cluster; whoever is gone has nothing."""
-    others = {other.identity for other in seen.others}
-    for node in seen.nodes:
-        for holder, key in ((node.api_server, wiring.BOUND_BY), (node.agent, BINDING)):
-            named = wiring.annotations(holder or {}).get(key, "")
-            if named in others:
-                return Obstacle(
-                    reason="TargetTaken",
-                    summary=f"Node {node.name} is bound already",
-                    message=f"ApiServerBinding {named} wires the API server on node {node.name}: delete one of the two",
-                )
     return None
 
 
@@ -191,104 +147,6 @@ def _not_founded(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     )
 
 
-def _not_exposed(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    """Names and addresses of Services are worth nothing on nodes of other clusters, and names not even on our own."""
-    cluster = seen.cluster
-    if wanted is not None or seen.binding.spec.target.kubeadm is None or cluster is None:
-        return None
-    members = seen.binding.spec.endpoints == "Members"
-    if members and cluster.spec.access.members == "Internal":
-        remedy = "set spec.access.members of the EtcdCluster to NodePort"
-    elif not members and (not cluster.spec.proxy.enabled or cluster.spec.proxy.service.type == "ClusterIP"):
-        remedy = "set spec.proxy.service.type of the EtcdCluster to NodePort or LoadBalancer"
-    elif cluster.status.bootstrap is not None:
-        remedy = "its Services have no port or address yet, or the operator may not read nodes"
-    else:
-        return None
-    return Obstacle(
-        reason="NotExposed",
-        summary="The etcd is not reached from outside",
-        message=f"{cluster_name(seen)} is reached within its own Kubernetes only, not from a node: {remedy}",
-    )
-
-
-def _target_unreachable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    if seen.unreachable is None:
-        return None
-    told = seen.unreachable
-    summaries = {"ApiServerUnreachable": "The API server does not answer", "KubeconfigNotFound": "Kubeconfig not found"}
-    return Obstacle(
-        reason=told.reason,
-        summary=summaries.get(told.reason, "The kubeconfig cannot be used"),
-        message=told.message,
-        waits=told.waits,
-    )
-
-
-def _another_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    """The target is immutable, the Secret that leads there is not."""
-    bound = seen.binding.status.cluster_uid
-    if seen.control_plane is None or bound in (None, seen.control_plane.uid):
-        return None
-    return Obstacle(
-        reason="AnotherCluster",
-        summary="The kubeconfig names another cluster",
-        message=f"the kubeconfig leads to another cluster than the one that was bound (kube-system has the UID"
-        f" {seen.control_plane.uid}, not {bound}): put the right one back, or create another binding",
-    )
-
-
-def _would_split(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    """Nodes change one after the other: until the last has, two etcds with different data would be written to."""
-    if not seen.binding.spec.accept_different_data or len(seen.nodes) < 2 or seen.cluster is None:
-        return None
-    for named, container in _containers(seen):
-        servers, prefix = arguments.current(container)
-        listed = [each for each in servers.split(",") if each.strip()]
-        same = prefix == arguments.normal_prefix(seen.binding.spec.prefix)
-        if listed and not (same and all(wiring.is_ours(each, seen.cluster) for each in listed)):
-            return Obstacle(
-                reason="WouldSplit",
-                summary="API servers would use two etcds at once",
-                message=f"{named} uses another etcd ({servers}), and of several nodes one is changed after the other:"
-                " stop all API servers, bring their data into the EtcdCluster, start them with"
-                " status.endpoints.external of it, and take spec.acceptDifferentData away",
-            )
-    return None
-
-
-def _no_nodes(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    target = seen.binding.spec.target.kubeadm
-    if target is None:
-        return None
-    labels = ",".join(f"{key}={value}" if value else key for key, value in sorted(target.node_selector.items()))
-    if not seen.nodes:
-        return Obstacle(
-            reason="NoControlPlane",
-            summary="No control-plane nodes",
-            message=f"no node of that cluster has the labels {labels}: name others in a new binding",
-        )
-    if not any(node.api_server for node in seen.nodes):
-        return Obstacle(
-            reason="NoControlPlane",
-            summary="No static API servers",
-            message=f"none of the nodes {', '.join(node.name for node in seen.nodes)} runs a kube-apiserver as a static"
-            " pod, as kubeadm makes them (labels component=kube-apiserver, tier=control-plane in kube-system)",
-        )
-    return None
-
-
-def _no_image(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    if seen.binding.spec.target.kubeadm is None or seen.agent_image:
-        return None
-    return Obstacle(
-        reason="AgentImageUnknown",
-        summary="The operator's image is not known",
-        message="what changes manifests on nodes runs from the operator's image, which cannot be read from its own pod:"
-        " set AGENT_IMAGE on the operator",
-    )
-
-
 def _no_target(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     if seen.target is None or seen.container is not None:
         return None
@@ -328,7 +186,7 @@ def _host_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
 
 
 def _unreadable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    for named, container in _containers(seen):
+    for named, container in containers(seen):
         try:
             arguments.flags(container)
         except UnreadableArgumentsError as error:
@@ -338,17 +196,8 @@ def _unreadable(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     return None
 
 
-def _containers(seen: Seen) -> Iterator[tuple[str, Manifest]]:
-    """The containers whose arguments are to be set, and where they are."""
-    if seen.container is not None:
-        yield target_name(seen.binding), seen.container
-    for node in seen.nodes:
-        if node.api_server is not None and (container := seen.container_of(node.api_server)):
-            yield f"node {node.name}", container
-
-
 def _overrides(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
-    found = next((told for _, container in _containers(seen) if (told := arguments.overrides(container))), None)
+    found = next((told for _, container in containers(seen) if (told := arguments.overrides(container))), None)
     if not found:
         return None
     return Obstacle(
@@ -383,20 +232,20 @@ def contested(seen: Seen, contender: str) -> Obstacle:
 _RULES: tuple[Callable[[Seen, Wiring | None], Obstacle | None], ...] = (
     _no_cluster,
     _not_allowed,
-    _target_unreachable,
+    control_plane_rules.target_unreachable,
     _prefix_taken,
-    _not_exposed,
+    control_plane_rules.not_exposed,
     _not_founded,
     _no_target,
-    _no_nodes,
-    _no_image,
+    control_plane_rules.no_nodes,
+    control_plane_rules.no_image,
     _target_taken,
-    _control_plane_taken,
-    _another_cluster,
+    control_plane_rules.control_plane_taken,
+    control_plane_rules.another_cluster,
     _host_cluster,
     _unreadable,
     _overrides,
-    _would_split,
+    control_plane_rules.would_split,
     _volume_taken,
 )
 

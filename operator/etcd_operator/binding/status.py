@@ -11,7 +11,8 @@ from etcd_operator.api import ApiServerBindingStatus, Condition, InstanceStatus
 from etcd_operator.binding import arguments
 from etcd_operator.binding.arguments import UnreadableArgumentsError
 from etcd_operator.binding.observation import Seen
-from etcd_operator.binding.rules import COMPARED, Obstacle, cluster_name, holds_claim, target_name
+from etcd_operator.binding.obstacle import Obstacle, cluster_name, target_name
+from etcd_operator.binding.rules import COMPARED, holds_claim
 from etcd_operator.binding.wiring import AUTHORITY, Wiring
 from etcd_operator.resources.names import GROUP, Manifest
 
