@@ -106,7 +106,7 @@ def disturb(etcd: Etcd, fault: Callable[[Etcd, LocalCluster], None], local: Loca
     etcd.apply(resources=SMALL)
     kinds = ["configmaps", "statefulsets", "pods", "secrets"]
     labels = f"{etcd.labels},app.kubernetes.io/name=etcd"
-    for picture in feed.follow(etcd.cluster.kubeconfig, kinds, etcd.namespace, labels=labels, timeout=90):
+    for picture in feed.follow(etcd.cluster.kubeconfig, kinds, etcd.namespace, labels=labels, timeout=240):
         if MOMENTS[etcd.name](picture):
             fault(etcd, local)
             return recorded(picture)
