@@ -13,6 +13,7 @@ from typing import Any
 import requests
 import yaml
 
+from devtools.patience import Patience
 from e2e.support import Cluster, Etcd
 from localcluster import artifacts, external_etcd
 from localcluster.cluster import Cluster as LocalCluster
@@ -70,7 +71,7 @@ class Tenant:
 
     def cluster(self) -> Cluster:
         """As Kubernetes."""
-        return Cluster(self.local.kubeconfig)
+        return Cluster(self.local.kubeconfig, patience=Patience())
 
     def put(self, name: str) -> None:
         """Create a ConfigMap; raises `requests.RequestException` unless it was acknowledged."""
