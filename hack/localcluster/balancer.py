@@ -27,8 +27,9 @@ PORT = 6443
 #: Seconds for it to listen after it was started.
 START_TIMEOUT = 20.0
 
-# Checks: half a second to connect (which is one packet there and back, and TLS), two more for the answer of an API
-# server that has much to do; three failures in a row, 0.1 s apart, are 2.2 s at most. /readyz may be read by anybody.
+# Checks: half a second to connect (which is one packet there and back, and TLS), so that one that is silent is out after
+# some two seconds; five for the answer of an API server that has much to do. Its etcd does not count: all of them share
+# it, and an etcd that elects a leader is no reason to cut every client off. /readyz may be read by anybody.
 # A client that is connected to a dead one would wait for minutes: it is disconnected when the server is taken out.
 CONFIG = """\
 global
@@ -47,13 +48,13 @@ defaults
     option clitcpka
     option srvtcpka
     timeout connect 500ms
-    timeout check 2s
+    timeout check 5s
     timeout client 1h
     timeout server 1h
 
 listen api-servers
     bind {address}:{port}
-    option httpchk GET /readyz
+    option httpchk GET /readyz?exclude=etcd&exclude=etcd-readiness
     http-check expect status 200
     default-server check check-ssl verify none inter 500ms fastinter 100ms fall 3 rise 1
     default-server on-marked-down shutdown-sessions
