@@ -28,7 +28,7 @@ PORT = 6443
 START_TIMEOUT = 20.0
 
 # Checks: half a second to connect (which is one packet there and back, and TLS), so that one that is silent is out
-# after some two seconds; five for the answer of an API server that has much to do. Its etcd does not count: all of them share
+# after some two seconds; five for the answer of an API server that has much to do. Its etcd does not count: all share
 # it, and an etcd that elects a leader is no reason to cut every client off. /readyz may be read by anybody.
 # A client that is connected to a dead one would wait for minutes: it is disconnected when the server is taken out.
 CONFIG = """\
