@@ -19,9 +19,12 @@ THOROUGH = frozenset(
         "test_a_member_whose_node_stays_away_is_replaced_on_another[cut off]",
         "test_a_member_whose_node_object_is_deleted_is_replaced_at_once[is killed]",
         "test_an_operator_killed_while_it_moves_a_member",
-        # static-pod API servers: each change restarts three of them, one after the other
+        # static-pod API servers: two whole clusters, and each change restarts three API servers one after the other
+        "test_kubeadm_sets_up_three_control_planes_on_it_and_members_may_die",
+        "test_its_api_servers_use_every_member",
         "test_its_api_servers_follow_members_that_come_and_go",
         "test_a_node_whose_api_server_does_not_come_is_rolled_back_and_named_and_the_others_serve_on",
+        "test_a_renewed_certificate_reaches_the_nodes_without_a_restart",
         # membership
         "test_up_down_and_up_at_once_and_down_at_last[Delete]",
         "test_the_leader_is_among_the_members_to_go",
