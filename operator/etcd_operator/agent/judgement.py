@@ -11,9 +11,9 @@ from etcd_operator.agent.manifest import container, host_path
 from etcd_operator.agent.node_files import NodeFiles
 from etcd_operator.agent.plan import BOUND_BY, Amount, Plan, Reason, Result
 from etcd_operator.binding import arguments
-from etcd_operator.binding.arguments import normal_prefix
+from etcd_operator.binding.arguments import normal_prefix, split_servers
 from etcd_operator.binding.comparison import Comparison
-from etcd_operator.binding.content import Side, answers, cluster_ids, compare, split_servers
+from etcd_operator.binding.content import Side, answers, cluster_ids, compare
 from etcd_operator.etcd.client import EtcdClient
 from etcd_operator.etcd.model import TLSIdentity
 from etcd_operator.resources.names import Manifest

@@ -13,7 +13,7 @@ from etcd_operator.resources.names import GROUP, MANAGED_BY_LABEL, MANAGER, Mani
 KUBE_SYSTEM = "kube-system"
 AGENT_LABELS = {MANAGED_BY_LABEL: MANAGER, "app.kubernetes.io/component": "etcd-wiring"}
 CONTAINER = "wiring"
-#: On an agent: a digest of what it was told, and the binding that it works for, as namespace/name.
+#: On an agent: a digest of what it was told, and the binding that it works for, see `Rival.identity`.
 PLAN_DIGEST = f"{GROUP}/plan"
 BINDING = f"{GROUP}/binding"
 
@@ -23,11 +23,6 @@ _PLAN_FOLDER = "/plan"
 def agent_name(node: str) -> str:
     """Of both objects."""
     return f"external-etcd-{node}"
-
-
-def plan_digest(plan: Plan, files: Mapping[str, bytes]) -> str:
-    """Of what the node is to have, as the agent finds it again in what it is given."""
-    return plan.digest(files)
 
 
 def agent_secret(node: str, plan: Plan, files: Mapping[str, bytes]) -> Manifest:
@@ -48,7 +43,7 @@ def agent_pod(node: str, plan: Plan, files: Mapping[str, bytes], *, binding: str
     The kubelet starts one again that was killed before it told how it ended, and no deadline ends one: a manifest that
     was just replaced is not to be left without anybody who puts it back.
     """
-    digest = plan_digest(plan, files)
+    digest = plan.digest(files)
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -92,6 +92,11 @@ def overrides(container: Manifest) -> str | None:
     return flags(container).get("etcd-servers-overrides") or None
 
 
+def split_servers(value: str) -> tuple[str, ...]:
+    """The addresses in the value of --etcd-servers."""
+    return tuple(server.strip() for server in value.split(",") if server.strip())
+
+
 def current(container: Manifest) -> tuple[str, str]:
     """The servers and the prefix that a container's arguments name. Raises `UnreadableArgumentsError`."""
     told = flags(container)

@@ -37,11 +37,6 @@ class Side:
         return tuple(endpoint_of(server, self.tls) for server in self.servers)
 
 
-def split_servers(value: str) -> tuple[str, ...]:
-    """The addresses in the value of --etcd-servers."""
-    return tuple(server.strip() for server in value.split(",") if server.strip())
-
-
 def endpoint_of(server: str, identity: TLSIdentity | None) -> Endpoint:
     """An address in --etcd-servers, such as https://a.b.svc:2379, as a client dials it; raises `EtcdError`."""
     try:

@@ -62,10 +62,8 @@ def would_split(seen: Seen, wanted: Wiring | None) -> Obstacle | None:
     if not seen.binding.spec.accept_different_data or len(seen.nodes) < 2 or seen.cluster is None:
         return None
     for named, container in containers(seen):
-        servers, prefix = arguments.current(container)
-        listed = [each for each in servers.split(",") if each.strip()]
-        same = prefix == arguments.normal_prefix(seen.binding.spec.prefix)
-        if listed and not (same and all(wiring.is_ours(each, seen.cluster) for each in listed)):
+        if wiring.uses_another(container, seen.cluster, seen.binding.spec.prefix):
+            servers, _ = arguments.current(container)
             return Obstacle(
                 reason="WouldSplit",
                 summary="API servers would use two etcds at once",

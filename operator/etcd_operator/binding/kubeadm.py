@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from etcd_operator.agent.plan import Plan, Result
+from etcd_operator.agent.plan import FILES, Plan, Result
 from etcd_operator.binding import arguments
-from etcd_operator.binding.agent_pod import BINDING, CONTAINER, PLAN_DIGEST, agent_name, plan_digest
-from etcd_operator.binding.arguments import ETCD_FLAGS
+from etcd_operator.binding.agent_pod import BINDING, CONTAINER, PLAN_DIGEST, agent_name
+from etcd_operator.binding.arguments import ETCD_FLAGS, split_servers
 from etcd_operator.binding.kubeadm_config import original_flags
 from etcd_operator.binding.observation import ControlPlaneNode, Seen
 from etcd_operator.binding.obstacle import Obstacle
@@ -25,6 +25,7 @@ from etcd_operator.binding.wiring import (
     annotations,
     external_servers,
     noted_flags,
+    told_servers,
 )
 from etcd_operator.resources.names import Manifest
 
@@ -81,8 +82,7 @@ Move = StartAgent | DropAgent | DropSecret | Wait | Obstacle
 
 def move(seen: Seen, wanted: Wiring) -> Move | None:
     """The next step that wires the nodes, `None` when all are. Raises `UnreadableArgumentsError`."""
-    files = dict(seen.access) if wanted.authority else {}
-    files = {name: files[name] for name in ("ca.crt", "tls.crt", "tls.key") if name in files}
+    files = {name: seen.access[name] for name in FILES.values()} if wanted.authority else {}
     return _next(seen, {node.name: _plan(seen, node, wanted) for node in seen.nodes}, files)
 
 
@@ -185,9 +185,8 @@ def _original(seen: Seen, node: ControlPlaneNode, names: Sequence[str]) -> str:
 
 def _uses_it(seen: Seen, node: ControlPlaneNode) -> bool:
     """Whether the node's API server sends its requests to this EtcdCluster and nowhere else."""
-    servers = [each.strip() for each in _flags(seen, node).get("etcd-servers", "").split(",") if each.strip()]
-    told = [each.partition("=")[2] for each in seen.binding.status.arguments if each.startswith("--etcd-servers=")]
-    ours = {*(told[0].split(",") if told else ()), *(external_servers(seen.cluster) if seen.cluster else ())}
+    servers = split_servers(_flags(seen, node).get("etcd-servers", ""))
+    ours = {*told_servers(seen), *(external_servers(seen.cluster) if seen.cluster else ())}
     return bool(servers) and set(servers) <= ours
 
 
@@ -204,7 +203,7 @@ def _next(seen: Seen, plans: Mapping[str, Plan], files: Mapping[str, bytes]) -> 
     node that seems to be down may be one whose API server did not survive a change: it is waited for, as is an agent
     that does not answer, lest the same change takes down one node after the other.
     """
-    digests = {name: plan_digest(plan, files) for name, plan in plans.items()}
+    digests = {name: plan.digest(files) for name, plan in plans.items()}
     for node in seen.nodes:
         if node.agent is not None and (busy := _agent(seen, node, node.agent, digests.get(node.name, ""))):
             return busy
@@ -223,7 +222,7 @@ def _renew(seen: Seen, node: ControlPlaneNode, plan: Plan, files: Mapping[str, b
     """Have an agent do what the node needs; one that did just that before is waited for, or was undone."""
     if node.agent is None:
         return StartAgent(node=node.name, plan=plan, files=files)
-    did_it = annotations(node.agent).get(PLAN_DIGEST) == plan_digest(plan, files)
+    did_it = annotations(node.agent).get(PLAN_DIGEST) == plan.digest(files)
     ended = _ended(node.agent)
     if did_it and ended and seen.at - ended[0] < _LAG:
         return Wait(message=f"node {node.name} has yet to tell of its new API server")

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 
 from etcd_operator.api import ApiServerBinding, EtcdCluster
 from etcd_operator.binding import arguments, content, wiring
+from etcd_operator.binding.arguments import split_servers
 from etcd_operator.binding.comparison import Comparison
-from etcd_operator.binding.content import Side, split_servers
+from etcd_operator.binding.content import Side
 from etcd_operator.binding.control_plane import ControlPlanes
 from etcd_operator.binding.files import FileSource, file_source
 from etcd_operator.binding.observation import Rival, Seen, Unreachable

@@ -38,10 +38,7 @@ def needs_comparison(seen: Seen) -> bool:
     """Whether the API server uses something else now than this EtcdCluster below that prefix. Raises as `current`."""
     if seen.container is None or seen.cluster is None:
         return False
-    servers, prefix = arguments.current(seen.container)
-    named = [server for server in servers.split(",") if server.strip()]
-    ours = all(wiring.is_ours(server, seen.cluster) for server in named)
-    return bool(named) and not (ours and prefix == arguments.normal_prefix(seen.binding.spec.prefix))
+    return wiring.uses_another(seen.container, seen.cluster, seen.binding.spec.prefix)
 
 
 def _no_cluster(seen: Seen, wanted: Wiring | None) -> Obstacle | None:

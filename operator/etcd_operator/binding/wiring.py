@@ -113,7 +113,7 @@ def _servers(seen: Seen) -> tuple[str, ...]:
     if seen.binding.spec.endpoints == "Proxy":
         inside = (told.client,) if told.client else ()
         return (told.external or ()) if from_outside else inside
-    former = set(_told_servers(seen))
+    former = set(told_servers(seen))
     voters = {member.name for member in cluster.status.members if member.role == "Voter"}
     if from_outside:
         each = ((member.external, member.name) for member in cluster.status.members if member.external)
@@ -121,7 +121,7 @@ def _servers(seen: Seen) -> tuple[str, ...]:
     return tuple(url for url in told.members if url in former or _host(url).split(".")[0] in voters)
 
 
-def _told_servers(seen: Seen) -> list[str]:
+def told_servers(seen: Seen) -> list[str]:
     """The addresses that the API server was told before."""
     told = next((each for each in seen.binding.status.arguments if each.startswith("--etcd-servers=")), "")
     return told.partition("=")[2].split(",")
@@ -146,6 +146,14 @@ def is_ours(server: str, cluster: EtcdCluster) -> bool:
         known |= {each.removesuffix(f".{domain}") for each in known}
         host = host.removesuffix(f".{domain}")
     return host in known | {f"{metadata.name}.{metadata.namespace}.svc"}
+
+
+def uses_another(container: Manifest, cluster: EtcdCluster, prefix: str) -> bool:
+    """Whether an API server is told of something else than this EtcdCluster below that prefix. Raises as `current`."""
+    servers, present = arguments.current(container)
+    named = arguments.split_servers(servers)
+    ours = all(is_ours(server, cluster) for server in named)
+    return bool(named) and not (ours and present == arguments.normal_prefix(prefix))
 
 
 def external_servers(cluster: EtcdCluster) -> frozenset[str]:

@@ -8,12 +8,12 @@ sent but a request for the version, and who answers is not verified here: what i
 
 import asyncio
 import contextlib
-import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from etcd_operator.etcd.model import Handshake, TLSIdentity
+from etcd_operator.memory_file import memory_file
 
 K = TypeVar("K")
 
@@ -76,17 +76,6 @@ def _context(who: TLSIdentity) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with _as_file((who.cert or b"") + b"\n" + (who.key or b"")) as path:
+    with memory_file((who.cert or b"") + b"\n" + (who.key or b"")) as path:
         context.load_cert_chain(path)
     return context
-
-
-@contextlib.contextmanager
-def _as_file(text: bytes) -> Iterator[str]:
-    """A path under which the text can be read, and nowhere on a disk: the ssl module takes keys from files alone."""
-    descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, text)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

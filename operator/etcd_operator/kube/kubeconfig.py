@@ -6,9 +6,8 @@ it names is as foreign: it is asked without any proxy, and sends nobody elsewher
 """
 
 import base64
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from json import dumps
 from typing import Any
 
@@ -16,6 +15,8 @@ import aiohttp
 import yaml
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
+
+from etcd_operator.memory_file import memory_file
 
 #: Of a cluster and of a user: what is understood.
 _CLUSTER = frozenset({"server", "certificate-authority-data", "tls-server-name"})
@@ -107,8 +108,8 @@ def configuration(text: bytes) -> tuple[Configuration, RESTClientObject]:
             if "client-certificate-data" in user:
                 if b"ENCRYPTED" in _data(user, "client-key-data"):  # ssl would ask the terminal for its password
                     raise KubeconfigError("its client-key-data is encrypted")
-                found.cert_file = stack.enter_context(_unlinked(_data(user, "client-certificate-data")))
-                found.key_file = stack.enter_context(_unlinked(_data(user, "client-key-data")))
+                found.cert_file = stack.enter_context(memory_file(_data(user, "client-certificate-data")))
+                found.key_file = stack.enter_context(memory_file(_data(user, "client-key-data")))
             client = ForeignClient(found)  # reads the files now, and never again
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise KubeconfigError(f"its certificates cannot be read: {error}") from error
@@ -174,14 +175,3 @@ def _data(holder: Mapping[str, Any], key: str) -> bytes:
         return base64.b64decode(_text(holder, key), validate=True)
     except ValueError as error:
         raise KubeconfigError(f"its {key} is no base64") from error
-
-
-@contextmanager
-def _unlinked(content: bytes) -> Iterator[str]:
-    """A file that no directory names, as ssl takes nothing but files: keys are to be on no disk."""
-    handle = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
-    try:
-        os.write(handle, content)
-        yield f"/proc/self/fd/{handle}"
-    finally:
-        os.close(handle)
